@@ -179,3 +179,5 @@ class Template(Node):
 
     root: Block
     defines: dict[str, Block] = field(default_factory=dict)
+    name: str = field(compare=False, kw_only=True, default="")
+    """What the main text is called: `{{ template "name" }}` calls it too."""

@@ -1,0 +1,129 @@
+"""Rotary embeddings: transformers' `rope_parameters` out of what a GGUF says. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from migrate.architectures.base import Source, shortest_float
+from migrate.errors import Refused
+from migrate.findings import Status
+
+ROPE_FREQS = "rope_freqs.weight"
+TOLERANCE = 1e-4
+"""Relative. The tensor was made in float32 from float32 frequencies; neighbouring parameters differ far more."""
+
+
+def rope_parameters(source: Source, head_dim: int) -> dict[str, Any]:
+    """`rope_parameters` of a model whose heads are rotated whole.
+
+    Raises:
+        Refused: a scaling transformers has no words for.
+    """
+    theta = source.number("rope.freq_base", 10_000.0)
+    parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
+    scaling = _metadata_scaling(source)
+    ratios = source.floats(ROPE_FREQS)
+    if ratios is None or all(ratio == 1.0 for ratio in ratios):
+        return parameters | scaling
+    if scaling:
+        raise Refused(f"{source.header.path.name}: both {ROPE_FREQS} and rope.scaling metadata; no checkpoint has both")
+    llama3 = recover_llama3(ratios, theta, head_dim)
+    if llama3 is None:
+        raise Refused(
+            f"{source.header.path.name}: {ROPE_FREQS} is not Llama-3's rope scaling: no parameters reproduce it",
+            hint="Use the original checkpoint if it can be had.",
+        )
+    shown = ", ".join(f"{key} {value:g}" for key, value in llama3.items())
+    reason = f"recovered from the tensor; recomputing it gives the same values ({shown})"
+    source.ledger.add(f"tensor {ROPE_FREQS}", Status.EQUIVALENT, f"{len(ratios)} ratios", "rope_parameters", reason)
+    return parameters | {"rope_type": "llama3"} | llama3
+
+
+def _metadata_scaling(source: Source) -> dict[str, Any]:
+    """Linear and YaRN scaling from `<arch>.rope.scaling.*`; {} when there is none."""
+    kind = source.get("rope.scaling.type", "none")
+    factor = source.number("rope.scaling.factor", 0.0)
+    legacy_linear = source.number("rope.scale_linear", 0.0)
+    if kind == "none" and legacy_linear > 1.0:
+        kind, factor = "linear", legacy_linear
+    original = source.integer("rope.scaling.original_context_length", 0)
+    source.get("rope.scaling.finetuned")  # a remark; nothing computes with it
+    if kind == "none" or (kind == "linear" and factor in (0.0, 1.0)):
+        return {}
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": factor}
+    if kind == "yarn" and factor > 0.0:
+        return _yarn(source, factor, original)
+    raise Refused(f"{source.header.path.name}: rope scaling {kind!r} is not known for {source.header.architecture!r}")
+
+
+def _yarn(source: Source, factor: float, original: int) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"rope_type": "yarn", "factor": factor}
+    if original:
+        parameters["original_max_position_embeddings"] = original
+    for key, name in (("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")):
+        if (value := source.number(f"rope.scaling.{key}", 0.0)) > 0.0:
+            parameters[name] = value
+    attention_factor = source.number("rope.scaling.attn_factor", 1.0)
+    if attention_factor != 1.0:
+        # llama.cpp multiplies its own 1 + 0.1 ln(factor) with this; transformers' attention_factor replaces it.
+        parameters["attention_factor"] = shortest_float(attention_factor * (1.0 + 0.1 * math.log(factor)))
+    return parameters
+
+
+def recover_llama3(ratios: Sequence[float], theta: float, head_dim: int) -> dict[str, float | int] | None:
+    """Parameters of Llama-3's rope scaling that reproduce `ratios` (original over scaled frequency), or None.
+
+    Wavelengths shorter than original / high_freq_factor keep their frequency, those longer than
+    original / low_freq_factor are divided by `factor`, between them the frequency is interpolated linearly in
+    original / wavelength. Multiplying the three others by one number changes nothing, so low_freq_factor is 1.
+    """
+    if len(ratios) != head_dim // 2 or not all(math.isfinite(ratio) and ratio >= 1.0 for ratio in ratios):
+        return None
+    factor = shortest_float(max(ratios))
+    wavelengths = [2 * math.pi * theta ** (2 * i / head_dim) for i in range(head_dim // 2)]
+    for original, high in _llama3_candidates(ratios, wavelengths, factor):
+        expected = [llama3_ratio(wavelength, factor, 1.0, high, original) for wavelength in wavelengths]
+        if all(math.isclose(a, b, rel_tol=TOLERANCE) for a, b in zip(expected, ratios, strict=True)):
+            return {
+                "factor": factor,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": original,
+            }
+    return None
+
+
+def llama3_ratio(wavelength: float, factor: float, low: float, high: float, original: float) -> float:
+    """By how much Llama-3's scaling slows down one rotary frequency."""
+    if wavelength < original / high:
+        return 1.0
+    if wavelength > original / low:
+        return factor
+    smooth = (original / wavelength - low) / (high - low)
+    return 1.0 / ((1.0 - smooth) / factor + smooth)
+
+
+def _llama3_candidates(
+    ratios: Sequence[float], wavelengths: Sequence[float], factor: float
+) -> Iterator[tuple[int, float]]:
+    """Pairs (original context, high_freq_factor) worth trying, the usual ones first."""
+    usual = [8192, *(1 << exponent for exponent in range(6, 21))]
+    yield from ((original, 4.0) for original in usual)
+    # In the interpolated stretch, smooth = slope / wavelength - offset, so two points give both; low_freq_factor is 1.
+    between = [
+        (1.0 / wavelength, (1.0 / ratio - 1.0 / factor) / (1.0 - 1.0 / factor))
+        for ratio, wavelength in zip(ratios, wavelengths, strict=True)
+        if 1.0 < ratio < factor
+    ]
+    if len(between) >= 2:
+        (x0, y0), (x1, y1) = between[0], between[-1]
+        slope = (y1 - y0) / (x1 - x0)
+        offset = slope * x0 - y0
+        if offset > 0.0:
+            high = float(f"{1.0 + 1.0 / offset:.4g}")
+            exact = slope * (high - 1.0)
+            rounded = {round(exact / 100) * 100, round(exact)}
+            yield from ((original, high) for original in sorted(rounded) if original > 0)

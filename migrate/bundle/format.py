@@ -1,0 +1,118 @@
+"""migration.json: what a bundle is, where it came from, and every decision. Read by `plan`, `parity` and people.
+
+Nothing in it depends on the machine or the moment it was written: same input and flags, same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from migrate.errors import BadInput, NotFound
+
+SCHEMA_VERSION = 1
+FILE_NAME = "migration.json"
+MAX_BYTES = 64 << 20
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Model):
+    """The model as Ollama had it; enough to render its prompts again without the store."""
+
+    name: str
+    kind: Literal["store", "modelfile", "gguf", "host"]
+    architecture: str
+    quantization: str
+    parameter_count: int
+    digests: dict[str, str]
+    prompt_path: Literal["renderer", "parser", "go_template", "gguf_jinja"]
+    prompt_path_reason: str
+    template: str | None = Field(description="Go TEMPLATE, as stored")
+    chat_template: str | None = Field(description="the GGUF's own Jinja")
+    system: str | None
+    messages: list[dict[str, Any]]
+    parameters: list[dict[str, Any]] = Field(description="name, value, origin; defaults included")
+    adds_bos: bool = Field(description="llama.cpp puts BOS before the prompt")
+    ollama_version: str = Field(description="whose behaviour was assumed")
+
+
+class Target(_Model):
+    """What the files were written for."""
+
+    vllm_version: str
+    image: str
+    served_model_name: list[str]
+    dtype: str
+    max_model_len: int
+    host: str
+    port: int
+    client: Literal["native", "openai"]
+    eos_token_id: list[int]
+    request_defaults: dict[str, Any]
+
+
+class FileEntry(_Model):
+    size: int
+    sha256: str
+
+
+class FindingEntry(_Model):
+    item: str
+    status: Literal["exact", "equivalent", "approximate", "dropped", "refused"]
+    source: str = ""
+    target: str = ""
+    reason: str = ""
+    action: str = ""
+
+
+class Manifest(_Model):
+    """The whole of migration.json."""
+
+    schema_version: Literal[1] = 1
+    generator: str
+    model_dir: str = "model"
+    source: Source
+    target: Target
+    findings: list[FindingEntry]
+    files: dict[str, FileEntry]
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def read(bundle: Path) -> Manifest:
+    """The manifest of a bundle directory.
+
+    Raises:
+        NotFound: the directory or its migration.json does not exist.
+        BadInput: the file is damaged, too large, or of another schema.
+    """
+    path = bundle / FILE_NAME
+    if not bundle.is_dir():
+        raise NotFound(f"{bundle}: no such directory", hint="a bundle is what `migrate convert MODEL -o DIR` writes")
+    if not path.is_file():
+        raise NotFound(f"{bundle}: not a bundle: it has no {FILE_NAME}", hint="write one with `migrate convert`")
+    if path.stat().st_size > MAX_BYTES:
+        raise BadInput(f"{path}: larger than {MAX_BYTES >> 20} MiB: not a manifest of ours")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadInput(f"{path}: not JSON: {error}", hint="convert the model again") from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BadInput(
+            f"{path}: schema_version is {version!r}, this program reads {SCHEMA_VERSION}",
+            hint="convert the model again with this version",
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{path}: {where}: {first['msg']}", hint="convert the model again") from None

@@ -1,0 +1,222 @@
+"""Writes a bundle: built in a directory beside its place and renamed, so that there is never half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrate import __version__, resources
+from migrate.bundle import format as bundle_format
+from migrate.bundle.runbook import runbook
+from migrate.errors import BadInput, MigrateError, OutputExists, Refused, UsageError
+from migrate.findings import Finding
+from migrate.mapping.migration import Migration
+from migrate.ollama.options import CURRENT_VERSION
+from migrate.vllm import serve, versions
+
+GENERATOR = f"ollama-to-vllm {__version__}"
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A finished bundle. `weight_bytes` counts the safetensors files."""
+
+    path: Path
+    manifest: bundle_format.Manifest
+    weight_bytes: int
+
+
+def write(migration: Migration, out: Path, *, force: bool = False, progress: Progress | None = None) -> Written:
+    """Converts the weights and writes every file of the bundle.
+
+    Raises:
+        Refused: the ledger has refused findings; nothing is written.
+        OutputExists: `out` exists and `force` is not set, or is no bundle of ours.
+        UsageError: `out` cannot be written, or the disk is too small.
+    """
+    check_movable(migration)
+    check_output(out, force=force)
+    with _beside(out, force=force) as building:
+        _write_into(building, migration, progress)
+    manifest = bundle_format.read(out)
+    weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".safetensors"))
+    return Written(out, manifest, weights)
+
+
+def check_movable(migration: Migration) -> None:
+    if refused := migration.refused:
+        first, *others = refused
+        more = f" (and {len(others)} more, see `migrate inspect`)" if others else ""
+        raise Refused(f"{first.item}: {first.reason}{more}", hint=first.action or None)
+
+
+def check_output(out: Path, *, force: bool) -> None:
+    """Before any work: may `out` be written?"""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise OutputExists(f"{out} exists and is not a directory")
+    if out.is_dir() and any(out.iterdir()):
+        if not force:
+            raise OutputExists(f"{out} exists", hint="choose another -o, or pass --force to replace it")
+        if not (out / bundle_format.FILE_NAME).is_file():
+            raise OutputExists(f"{out} is not a bundle, so --force does not replace it", hint="remove it yourself")
+    if not out.resolve().parent.is_dir():
+        raise UsageError(f"{out.resolve().parent} does not exist", hint="create it first")
+
+
+def _write_into(root: Path, migration: Migration, progress: Progress | None) -> None:
+    from migrate.checkpoint.convert import convert_weights
+
+    header = migration.model.gguf
+    if header is None or migration.generation is None:
+        raise Refused("the weights are not on this machine")
+    _check_unchanged(migration)
+    model_dir = root / "model"
+    model_dir.mkdir()
+    report = convert_weights(header, model_dir, dtype=migration.dtype, progress=progress)
+    _text(model_dir / "generation_config.json", _json(migration.generation.to_dict()))
+    if migration.chat_template is not None:
+        _text(model_dir / "chat_template.jinja", migration.chat_template)
+    findings = [*migration.ledger, *report.findings]
+    for name, text in launch_files(migration).items():
+        _text(root / name, text, executable=name.endswith(".sh"))
+    if migration.model.licenses:
+        _text(root / "LICENSE", "\n\n".join(t.rstrip() for t in migration.model.licenses) + "\n")
+    _text(root / "MIGRATION.md", runbook(migration, findings, GENERATOR))
+    manifest = _manifest(migration, findings, _files(root))
+    _text(root / bundle_format.FILE_NAME, manifest.to_json())
+
+
+def launch_files(migration: Migration) -> dict[str, str]:
+    """serve.yaml, serve.sh and, where needed, the middleware with its defaults: name -> text."""
+    version = versions.find(migration.choices.vllm_version)
+    name = migration.served_names[0]
+    files = {
+        "serve.yaml": serve.to_yaml(
+            migration.arguments,
+            f"{name}: vLLM {version.version}, in this directory: vllm serve --config serve.yaml\n"
+            f"Written by {GENERATOR}; each line says where it comes from.",
+        ),
+        "serve.sh": resources.render(
+            "bundle/serve.sh.j2",
+            name=name,
+            served_name=name,
+            host=migration.choices.host,
+            port=migration.choices.port,
+            environment=migration.environment,
+            vllm_version=version.version,
+            generator=GENERATOR,
+        ),
+    }
+    if migration.request_defaults:
+        files["migrate_defaults.py"] = resources.text("bundle/migrate_defaults.py")
+        files["request_defaults.json"] = _json(dict(migration.request_defaults))
+    return files
+
+
+def _manifest(
+    migration: Migration, findings: list[Finding], files: dict[str, bundle_format.FileEntry]
+) -> bundle_format.Manifest:
+    model, choices, header = migration.model, migration.choices, migration.model.gguf
+    assert header is not None
+    assert migration.generation is not None
+    return bundle_format.Manifest(
+        generator=GENERATOR,
+        source=bundle_format.Source(
+            name=model.name,
+            kind=model.kind,
+            architecture=header.architecture,
+            quantization=header.file_type or "unknown",
+            parameter_count=header.parameter_count,
+            digests=dict(sorted(model.digests.items())),
+            prompt_path=migration.prompt.path,
+            prompt_path_reason=migration.prompt.reason,
+            template=model.template,
+            chat_template=header.chat_template,
+            system=model.system,
+            messages=[dict(m) for m in model.messages],
+            parameters=[{"name": p.name, "value": p.value, "origin": p.origin} for p in migration.parameters],
+            adds_bos=migration.bos_in_template,
+            ollama_version=choices.ollama_version or model.ollama_version or CURRENT_VERSION,
+        ),
+        target=bundle_format.Target(
+            vllm_version=choices.vllm_version,
+            image=versions.find(choices.vllm_version).image,
+            served_model_name=list(migration.served_names),
+            dtype=migration.dtype,
+            max_model_len=migration.max_model_len,
+            host=choices.host,
+            port=choices.port,
+            client=choices.client,
+            eos_token_id=list(migration.generation.eos_token_id),
+            request_defaults=dict(migration.request_defaults),
+        ),
+        findings=[bundle_format.FindingEntry.model_validate(f.to_dict()) for f in findings],
+        files=files,
+    )
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _beside(out: Path, *, force: bool) -> Iterator[Path]:
+    """A fresh directory next to `out` that takes its place when the block ends well and is gone when it does not."""
+    building = out.resolve().parent / f".{out.resolve().name}.partial"
+    old = building.with_suffix(".old")
+    try:
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+    except OSError as error:
+        raise UsageError(f"{building.parent} cannot be written: {error.strerror}") from None
+    try:
+        yield building
+        if out.is_dir():
+            os.rename(out, old)
+        os.rename(building, out)
+    except OSError as error:
+        if isinstance(error, MigrateError):
+            raise
+        raise UsageError(f"{out} could not be written: {error.strerror or error}") from error
+    finally:
+        if old.is_dir() and not out.exists():
+            os.rename(old, out)
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_unchanged(migration: Migration) -> None:
+    """The blob must still be the file whose header was planned with."""
+    header = migration.model.gguf
+    assert header is not None
+    if header.path.stat().st_size != header.size:
+        raise BadInput(f"{header.path.name} changed size while it was being read", hint="try again")
+
+
+def _files(root: Path) -> dict[str, bundle_format.FileEntry]:
+    return {
+        path.relative_to(root).as_posix(): bundle_format.FileEntry(size=path.stat().st_size, sha256=_sha256(path))
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _text(path: Path, text: str, *, executable: bool = False) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+    path.chmod(0o755 if executable else 0o644)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,1 @@
+"""From Ollama's Go templates to the Jinja chat templates of transformers and vLLM, with proof."""

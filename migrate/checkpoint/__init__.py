@@ -1,0 +1,1 @@
+"""Writing a Hugging Face checkpoint: weights, config, tokenizer."""

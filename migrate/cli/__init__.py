@@ -1,0 +1,1 @@
+"""The command line: one module per verb. Modules import only typer and the standard library at the top."""

@@ -1,0 +1,70 @@
+"""Wires the verbs together and turns errors into messages and exit codes. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from migrate import __version__
+from migrate.cli import convert, demo, inspect, parity, template
+from migrate.cli.output import report_error
+from migrate.errors import Interrupted, MigrateError
+
+app = typer.Typer(
+    name="migrate",
+    help="Moves a custom Ollama model to vLLM: the same model, answering the same way, with proof and a way back.",
+    epilog="Exit codes: 0 done, 1 parity failed, 2 usage, 3 refused, 4 inconclusive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"migrate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks (anywhere on the line; also MIGRATE_DEBUG=1).")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("inspect")(inspect.command)
+app.command("convert")(convert.command)
+app.command("template")(template.command)
+app.command("parity")(parity.command)
+app.command("demo")(demo.command)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the `migrate` command; ends the process."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("MIGRATE_DEBUG", "") not in ("", "0")
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        app(arguments, prog_name="migrate")
+    except MigrateError as error:
+        if debug:
+            raise
+        sys.exit(report_error(error, as_json="--json" in arguments))
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        sys.exit(report_error(Interrupted("interrupted; nothing half-written was left"), as_json=False))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

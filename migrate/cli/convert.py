@@ -1,0 +1,115 @@
+"""`migrate convert REF -o DIR`: weights, tokenizer, chat template, parameters and launch files: a bundle."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from migrate.cli import options
+from migrate.cli.inspect import _load, choices
+from migrate.cli.output import byte_progress, console, hint, ledger_table, print_json, say, size
+
+
+def command(
+    ref: options.Ref,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where the bundle goes.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the ledger, disk and time; write nothing.")
+    ] = False,
+    models_dir: options.ModelsDir = None,
+    host: options.Host = None,
+    client: options.Client = "native",
+    keep_penalty: options.KeepPenalty = False,
+    max_model_len: options.MaxModelLen = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", metavar="float16|bfloat16|float32", help="Of the written weights.")
+    ] = None,
+    chat_template: Annotated[
+        str, typer.Option("--chat-template", metavar="ollama|own", help="What Ollama renders, or the GGUF's own Jinja.")
+    ] = "ollama",
+    served_name: Annotated[
+        str | None, typer.Option("--served-name", metavar="NAME", help="Name clients use (default: the model's).")
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port in serve.yaml.")] = 8000,
+    bind: Annotated[str, typer.Option("--bind", metavar="HOST", help="Address in serve.yaml.")] = "127.0.0.1",
+    vllm_version: Annotated[str, typer.Option("--vllm-version", metavar="VERSION", help="Release to write for.")] = "0.32.0",
+    ollama_version: options.OllamaVersion = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write a bundle that vLLM serves: checkpoint, chat template, parameters, launch files, runbook."""
+    from migrate.bundle import write
+    from migrate.errors import UsageError
+    from migrate.mapping.migration import plan
+
+    for value, allowed, name in (
+        (dtype, (None, "float16", "bfloat16", "float32"), "--dtype"),
+        (chat_template, ("ollama", "own"), "--chat-template"),
+    ):
+        if value not in allowed:
+            raise UsageError(f"{name} {value}: must be {' or '.join(a for a in allowed if a)}")
+    if output is None and not dry_run:
+        raise UsageError("no output directory given", hint="pass -o DIR, or --dry-run to only look")
+    if output is not None:
+        write.check_output(output, force=force)
+    migration = plan(
+        _load(ref, models_dir, host),
+        choices(
+            client=client,
+            ollama_version=ollama_version,
+            host_url=host,
+            name=ref,
+            keep_penalty=keep_penalty,
+            max_model_len=max_model_len,
+            dtype=dtype,
+            own_chat_template=chat_template == "own",
+            served_name=served_name,
+            port=port,
+            host=bind,
+            vllm_version=vllm_version,
+        ),
+    )
+    if dry_run:
+        _dry_run(migration, output, as_json)
+        return
+    assert output is not None
+    started = time.perf_counter()
+    with byte_progress("weights") as progress:
+        written = write.write(migration, output, force=force, progress=progress)
+    seconds = time.perf_counter() - started
+    if as_json:
+        print_json(written.manifest.model_dump(mode="json") | {"path": str(output)})
+        return
+    _summary(written, migration, seconds)
+    hint(f"{output}/serve.sh, then: migrate parity {output} --source URL --target http://127.0.0.1:{port}")
+
+
+def _summary(written: Any, migration: Any, seconds: float) -> None:
+    findings = [f.model_dump() for f in written.manifest.findings]
+    notable = [f for f in findings if f["status"] in ("approximate", "dropped")]
+    out = console(stderr=True)
+    if notable:
+        out.print(ledger_table(notable))
+    counts = ", ".join(f"{n} {status}" for status, n in migration.ledger.counts().items())
+    say(f"{written.path}: {size(written.weight_bytes)} of {migration.dtype} weights in {seconds:.1f} s; {counts}")
+    say(f"read {written.path}/MIGRATION.md")
+    print(written.path)
+
+
+def _dry_run(migration: Any, output: Path | None, as_json: bool) -> None:
+    from migrate.bundle import estimate
+
+    expected = estimate.estimate(migration, output)
+    findings = [f.to_dict() for f in migration.ledger]
+    if as_json:
+        print_json({"schema_version": 1, "movable": not migration.refused, "findings": findings} | expected.to_dict())
+    else:
+        console().print(ledger_table(findings))
+        say(expected.describe())
+    if migration.refused:
+        from migrate.bundle.write import check_movable
+
+        check_movable(migration)

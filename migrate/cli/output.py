@@ -1,0 +1,97 @@
+"""Data on stdout, words on stderr. Colours and progress bars only where a person looks on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from migrate.errors import MigrateError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console. Piped output is 120 columns wide and has no colour."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 120, soft_wrap=False)
+
+
+def say(text: str) -> None:
+    """Words for a person, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def hint(text: str) -> None:
+    """The next command."""
+    say(f"\nnext: {text}")
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def report_error(error: MigrateError, *, as_json: bool) -> int:
+    """Prints an error for people on stderr, and with --json for programs on stdout; returns the exit code."""
+    say(f"error: {error}")
+    if error.hint:
+        say(f"  -> {error.hint}")
+    if as_json:
+        kind = type(error).__name__
+        print_json({"error": {"type": kind, "message": str(error), "hint": error.hint, "exit_code": error.exit_code}})
+    return error.exit_code
+
+
+def size(count: float | None) -> str:
+    """Bytes for people: 4.1 GB (powers of ten, as disks and GPUs are sold)."""
+    if count is None:
+        return "?"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+@contextmanager
+def byte_progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes with rate and time left on stderr; silent when stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+STATUS_STYLE = {"exact": "green", "equivalent": "green", "approximate": "yellow", "dropped": "dim", "refused": "bold red"}
+
+
+def ledger_table(findings: list[dict[str, Any]]) -> Any:
+    """The findings as a rich table, the ones to read first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name, ratio in (("status", None), ("item", None), ("in Ollama", 3), ("in vLLM", 3), ("why", 6)):
+        table.add_column(name, ratio=ratio, no_wrap=name in ("status",), overflow="fold")
+    order = ("refused", "approximate", "dropped", "equivalent", "exact")
+    for f in sorted(findings, key=lambda f: order.index(f["status"])):
+        why = Text(f["reason"])
+        if f["action"]:
+            why.append(f"{' ' if f['reason'] else ''}-> {f['action']}", style="bold")
+        status = Text(f["status"], style=STATUS_STYLE[f["status"]])
+        table.add_row(status, Text(f["item"]), Text(_clip(f["source"])), Text(_clip(f["target"])), why)
+    return table
+
+
+def _clip(text: str, length: int = 160) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

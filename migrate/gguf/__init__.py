@@ -1,0 +1,1 @@
+"""Reading a GGUF: the header (standard library only), the tensors' data, dequantization."""

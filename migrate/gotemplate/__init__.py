@@ -1,0 +1,12 @@
+"""Go's text/template: a complete parser and interpreter. Knows nothing of Ollama.
+
+    template = parse("Hello {{ .Name }}")
+    execute(template, {"Name": "you"})
+
+Source of every rule: the text/template, fmt and strconv packages of Go 1.26/1.27.
+"""
+
+from migrate.gotemplate import nodes
+from migrate.gotemplate.parser import BUILTIN_FUNCTIONS, parse
+
+__all__ = ["BUILTIN_FUNCTIONS", "nodes", "parse"]

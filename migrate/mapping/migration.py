@@ -1,0 +1,380 @@
+"""OllamaModel -> Migration: every decision and the ledger of what becomes of each element. No files are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from migrate import architectures, chat_template
+from migrate.architectures.base import ModelLayout
+from migrate.errors import GGUFError, Refused
+from migrate.findings import Finding, Ledger, Status
+from migrate.gguf import vocabulary
+from migrate.gguf.header import GGUFHeader
+from migrate.gguf.types import GGMLType
+from migrate.mapping.parameters import Client, Sampling, map_context, map_sampling
+from migrate.mapping.stops import Stops, map_stops
+from migrate.ollama import options
+from migrate.ollama.model import OllamaModel, Parameter
+from migrate.ollama.prompt_path import PromptPathDecision, prompt_path
+from migrate.ollama.support import refusal
+from migrate.vllm import versions
+from migrate.vllm.generation import GenerationConfig
+from migrate.vllm.serve import Argument
+
+MIDDLEWARE = "migrate_defaults.RequestDefaults"
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the user may decide; everything else follows from the model."""
+
+    client: Client = "native"
+    keep_penalty: bool = False
+    max_model_len: int | None = None
+    loaded_context: int | None = None
+    dtype: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    served_name: str | None = None
+    vllm_version: str = versions.DEFAULT
+    ollama_version: str | None = None
+    go_template_env: str | None = None
+    own_chat_template: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """Everything a bundle is made of, except the weights. `refused` findings mean: no bundle."""
+
+    model: OllamaModel
+    choices: Choices
+    ledger: Ledger
+    prompt: PromptPathDecision
+    parameters: Sequence[Parameter]
+    layout: ModelLayout | None = None
+    dtype: str = ""
+    chat_template: str | None = None
+    bos_in_template: bool = False
+    generation: GenerationConfig | None = None
+    served_names: Sequence[str] = ()
+    max_model_len: int = 0
+    arguments: Sequence[Argument] = ()
+    request_defaults: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> list[Finding]:
+        return self.ledger.refused
+
+
+def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:  # noqa: B008 - frozen
+    """Decides everything. Raises nothing for what cannot move: that is in the ledger as `refused`.
+
+    Errors: UsageError for choices that cannot be meant.
+    """
+    version = versions.find(choices.vllm_version)
+    ledger = Ledger()
+    path = prompt_path(model, go_template_env=choices.go_template_env)
+    parameters = options.effective(model, version=choices.ollama_version or model.ollama_version)
+    if stub := refusal(model):
+        ledger.extend([stub])
+        return Migration(model, choices, ledger, path, parameters)
+
+    layout, dtype = _weights(model, choices, ledger)
+    _attachments(model, ledger)
+    jinja, bos = _chat_template(model, path, choices, ledger)
+
+    values = {p.name: p for p in parameters}
+    header = model.gguf
+    end_ids = vocabulary.end_token_ids(header) if header else []
+    special = vocabulary.special_tokens(header) if header else {}
+    sampling = map_sampling(parameters, ledger, client=choices.client, keep_penalty=choices.keep_penalty)
+    stops = map_stops(values.get("stop"), special, end_ids, ledger)
+    context_length = _context_length(model)
+    max_model_len, context_origin = map_context(
+        values.get("num_ctx"),
+        context_length,
+        ledger,
+        max_model_len=choices.max_model_len,
+        loaded_context=choices.loaded_context,
+    )
+    _end_of_generation(header, end_ids, stops, ledger)
+    generation = _generation(sampling, [*end_ids, *stops.token_ids], header)
+    defaults = _request_defaults(sampling, stops)
+    names = served_names(choices.served_name or model.name)
+    arguments = _arguments(choices, dtype, names, max_model_len, context_origin, jinja is not None, defaults)
+    _rest(model, ledger)
+    ledger.extend(options.ignored(model))
+    ledger.add("server address", Status.EQUIVALENT, "127.0.0.1:11434", f"{choices.host}:{choices.port}",
+               f"clients talk OpenAI's API to vLLM {version.version}; Ollama's /api routes answer 404")  # fmt: skip
+    return Migration(
+        model,
+        choices,
+        ledger,
+        path,
+        parameters,
+        layout=layout,
+        dtype=dtype,
+        chat_template=jinja,
+        bos_in_template=bos,
+        generation=generation,
+        served_names=names,
+        max_model_len=max_model_len,
+        arguments=arguments,
+        request_defaults=defaults,
+        environment=_environment(stops),
+    )
+
+
+# ---- weights --------------------------------------------------------------------------------------------------------
+
+
+def _weights(model: OllamaModel, choices: Choices, ledger: Ledger) -> tuple[ModelLayout | None, str]:
+    header = model.gguf
+    if header is None:
+        ledger.add(
+            "FROM",
+            Status.REFUSED,
+            model.digests.get("model", ""),
+            "",
+            "the weights are not on this machine",
+            "run this where the Ollama store is, or pass --models-dir",
+        )
+        return None, ""
+    try:
+        layout = architectures.for_header(header).read(header)
+    except (Refused, GGUFError) as error:
+        ledger.add("FROM", Status.REFUSED, header.architecture, "", str(error), error.hint or "")
+        return None, ""
+    dtype = choices.dtype or default_dtype(header, float16=layout.architecture.float16)
+    kinds = {share.type.name: share.tensors for share in header.type_shares()}
+    listed = ", ".join(f"{name} x{count}" for name, count in kinds.items())
+    exact = kinds.keys() <= {"F32", {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}[dtype]}
+    reason = (
+        "the same numbers"
+        if exact
+        else f"each weight is dequantized and rounded once to {dtype}; llama.cpp computes with the quantized blocks and "
+        "8-bit activations, so log-probabilities move in the second or third digit"
+    )
+    ledger.add("FROM", Status.EXACT if exact else Status.EQUIVALENT, f"GGUF {header.architecture}: {listed}",
+               f"safetensors {dtype}", reason)  # fmt: skip
+    ledger.extend(layout.findings)
+    if dtype == "float16" and not layout.architecture.float16:
+        ledger.add("dtype", Status.REFUSED, "float16", "", f"vLLM refuses float16 for {layout.architecture.model_type}",
+                   "pass --dtype bfloat16")  # fmt: skip
+    return layout, dtype
+
+
+def default_dtype(header: GGUFHeader, *, float16: bool = True) -> str:
+    """float16 where the matrices are stored as F16 and vLLM takes it for this family, else bfloat16.
+
+    bfloat16 is what the families behind quantized files were trained in: float16 has more digits and can overflow.
+    """
+    kinds = {share.type for share in header.type_shares()}
+    return "float16" if float16 and GGMLType.F16 in kinds and kinds <= {GGMLType.F16, GGMLType.F32} else "bfloat16"
+
+
+def _attachments(model: OllamaModel, ledger: Ledger) -> None:
+    if model.adapters:
+        ledger.add(
+            "ADAPTER",
+            Status.REFUSED,
+            ", ".join(a.digest or str(a.path) for a in model.adapters),
+            "",
+            "the model is a base plus a LoRA adapter; adapters are not converted yet, and the base alone would answer "
+            "differently",
+            "merge the adapter into the base before `ollama create`, or serve the original PEFT adapter with "
+            "`--enable-lora --lora-modules`",
+        )
+    if model.projectors:
+        ledger.add(
+            "FROM (projector)",
+            Status.DROPPED,
+            ", ".join(p.digest or str(p.path) for p in model.projectors),
+            "",
+            "the vision projector has no GGUF route into vLLM: the bundle is text only",
+            "for images serve the original Hugging Face checkpoint",
+        )
+    if model.drafts:
+        ledger.add("DRAFT", Status.DROPPED, "", "", "speculative decoding changes speed, not answers",
+                   "see `--speculative-config` of vllm serve")  # fmt: skip
+
+
+# ---- prompt ---------------------------------------------------------------------------------------------------------
+
+
+def _chat_template(
+    model: OllamaModel, path: PromptPathDecision, choices: Choices, ledger: Ledger
+) -> tuple[str | None, bool]:
+    header = model.gguf
+    bos = vocabulary.adds_bos(header) if header else False
+    ledger.extend(path.notes)
+    own = header.chat_template if header else None
+    if choices.own_chat_template:
+        if own is None:
+            ledger.add("TEMPLATE", Status.REFUSED, "", "", "--chat-template own: the GGUF carries no chat template")
+            return None, bos
+        ledger.add("TEMPLATE", Status.APPROXIMATE, path.path, "the GGUF's own Jinja",
+                   "as asked with --chat-template own: not what Ollama renders")  # fmt: skip
+        return _translated(lambda: chat_template.native(own, system=model.system, messages=model.messages), ledger), bos
+    if path.path == "renderer":
+        ledger.add(
+            "RENDERER",
+            Status.REFUSED,
+            model.renderer or "",
+            "",
+            f"the prompt is made by Ollama's built-in renderer {model.renderer!r}, compiled into Ollama: there is no "
+            "template to translate",
+            "pass --chat-template own to use the Jinja inside the GGUF instead, and compare with `migrate parity`",
+        )
+        return None, bos
+    if path.path == "gguf_jinja":
+        if own is None:
+            ledger.add("TEMPLATE", Status.DROPPED, "none", "none", "neither the model nor the GGUF has a chat template",
+                       "use /v1/completions, or pass a template to vllm serve with --chat-template")  # fmt: skip
+            return None, bos
+        ledger.add("TEMPLATE", Status.EXACT, "the GGUF's own Jinja", "chat_template.jinja", path.reason)
+        return _translated(lambda: chat_template.native(own, system=model.system, messages=model.messages), ledger), bos
+    template = model.template or "{{ .Prompt }}"
+    ledger.add("TEMPLATE", Status.EQUIVALENT, "Go template", "chat_template.jinja", path.reason)
+    return (
+        _translated(
+            lambda: chat_template.translate(template, system=model.system, messages=model.messages, bos=bos), ledger
+        ),
+        bos,
+    )
+
+
+def _translated(make: Any, ledger: Ledger) -> str | None:
+    """Runs a translation; a refusal becomes a finding."""
+    try:
+        translation: chat_template.Translation = make()
+    except Refused as error:
+        ledger.add("TEMPLATE", Status.REFUSED, "", "", str(error), error.hint or "")
+        return None
+    ledger.extend(translation.findings)
+    return translation.jinja
+
+
+def _rest(model: OllamaModel, ledger: Ledger) -> None:
+    if model.system:
+        ledger.add("SYSTEM", Status.EXACT, _short(model.system), "chat_template.jinja",
+                   "used when a request's first message is not a system message, as in Ollama")  # fmt: skip
+    if model.messages:
+        ledger.add("MESSAGE", Status.EXACT, f"{len(model.messages)} messages", "chat_template.jinja",
+                   "put before the request's messages, as in Ollama")  # fmt: skip
+    if model.parser:
+        ledger.add("PARSER", Status.DROPPED, model.parser, "",
+                   "reads tool calls and thinking out of the answer in Ollama; no vLLM parser is chosen yet",
+                   "see --tool-call-parser and --reasoning-parser of vllm serve")  # fmt: skip
+    if model.licenses:
+        ledger.add("LICENSE", Status.EXACT, f"{len(model.licenses)} text(s)", "LICENSE", "copied")
+    if model.requires:
+        ledger.add("REQUIRES", Status.DROPPED, model.requires, "", "a version of Ollama")
+    ledger.add("keep_alive", Status.DROPPED, "5m", "", "vLLM keeps its one model in memory until it is stopped")
+
+
+def _short(text: str, length: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+# ---- generation and serving -----------------------------------------------------------------------------------------
+
+
+def _end_of_generation(header: GGUFHeader | None, end_ids: Sequence[int], stops: Stops, ledger: Ledger) -> None:
+    if header is None:
+        return
+    tokens = header.get("tokenizer.ggml.tokens", ())
+    named = ", ".join(f"{tokens[i]} ({i})" for i in end_ids if i < len(tokens))
+    ledger.add("end of generation", Status.EXACT, named, f"eos_token_id {sorted({*end_ids, *stops.token_ids})}",
+               "every token on which llama.cpp ends an answer")  # fmt: skip
+
+
+def _generation(s: Sampling, eos: Sequence[int], header: GGUFHeader | None) -> GenerationConfig:
+    def token(key: str) -> int | None:
+        value = header.get(f"tokenizer.ggml.{key}") if header else None
+        return value if isinstance(value, int) else None
+
+    return GenerationConfig(
+        temperature=s.temperature,
+        top_k=s.top_k,
+        top_p=s.top_p,
+        min_p=s.min_p,
+        repetition_penalty=s.repetition_penalty,
+        presence_penalty=s.presence_penalty,
+        frequency_penalty=s.frequency_penalty,
+        max_new_tokens=s.max_new_tokens,
+        eos_token_id=tuple(dict.fromkeys(eos)),
+        bos_token_id=token("bos_token_id"),
+        pad_token_id=token("padding_token_id"),
+    )
+
+
+def _request_defaults(sampling: Sampling, stops: Stops) -> dict[str, Any]:
+    defaults: dict[str, Any] = {}
+    if stops.strings:
+        defaults["stop"] = list(stops.strings)
+    if sampling.seed is not None:
+        defaults["seed"] = sampling.seed
+    return defaults
+
+
+def _environment(stops: Stops) -> dict[str, str]:
+    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    if len(stops.strings) > versions.DEFAULT_MAX_STOP_STRINGS:
+        environment["VLLM_MAX_STOP_STRINGS"] = str(max(16, len(stops.strings)))
+    return environment
+
+
+def served_names(name: str) -> list[str]:
+    """`mymodel` and `mymodel:latest`, or `mymodel:tag` alone: what clients of Ollama put into `model`.
+
+    Characters that are special to a shell, to YAML or in JSON cannot get through: a file may be called anything.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._:/-]+", "-", name.removesuffix(".gguf")).strip("-./:") or "model"
+    base, colon, tag = safe.rpartition(":")
+    if colon and "/" not in tag:
+        return [base, safe] if tag == "latest" else [safe]
+    return [safe, f"{safe}:latest"]
+
+
+def _arguments(
+    choices: Choices,
+    dtype: str,
+    names: list[str],
+    max_model_len: int,
+    context_origin: str,
+    has_template: bool,
+    defaults: Mapping[str, Any],
+) -> list[Argument]:
+    arguments = [
+        Argument("model", "./model", "this bundle"),
+        Argument("served-model-name", names, "the name in Ollama"),
+        Argument("host", choices.host, "Ollama's default; vLLM alone would listen on every interface"),
+        Argument("port", choices.port, "taking over Ollama's 11434 is a step of the cut-over"),
+        Argument("dtype", dtype or "auto", "dtype of the written weights"),
+        Argument("max-model-len", max_model_len, context_origin),
+        Argument("generation-config", "auto", "read model/generation_config.json (the PARAMETERs)"),
+    ]
+    if has_template:
+        arguments += [
+            Argument("chat-template", "./model/chat_template.jinja", "TEMPLATE, SYSTEM and MESSAGE"),
+            Argument("chat-template-content-format", "string", "the template prints message.content"),
+        ]
+    if defaults:
+        what = " and ".join(f"PARAMETER {key}" for key in defaults)
+        arguments.append(Argument("middleware", [MIDDLEWARE], f"{what}: migrate_defaults.py, needs PYTHONPATH=."))
+    return arguments
+
+
+def _context_length(model: OllamaModel) -> int:
+    if model.gguf is not None:
+        value = model.gguf.field("context_length", 0)
+    else:
+        arch = model.model_info.get("general.architecture", "")
+        value = model.model_info.get(f"{arch}.context_length", 0)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,335 @@
+"""What a person names (a model, a Modelfile, a GGUF) to an `OllamaModel`.
+
+A Modelfile is read as `ollama create` would read it, without creating anything (parser.CreateRequest and
+server/create.go): a FROM that exists as a path is that file, anything else is a model whose layers are inherited.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from migrate.errors import BadInput, ModelfileError, NotFound, Refused
+from migrate.gguf.header import MAGIC, GGUFHeader, read_header
+from migrate.ollama import manifest as manifests
+from migrate.ollama import modelfile, options
+from migrate.ollama.model import Layer, OllamaModel
+from migrate.ollama.modelfile import Command
+from migrate.ollama.names import ModelName, split_source
+from migrate.ollama.store import Store, find_models_dir
+
+_CHECKPOINT_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json")
+_SEMVER = re.compile(r"v?(\d+(?:\.\d+(?:\.\d+(?:[-+][0-9A-Za-z.+-]+)?)?)?)")
+
+
+def load(ref: str, *, models_dir: Path | None = None, host: str | None = None) -> OllamaModel:
+    """The model `ref` names.
+
+    1. A path that says it is one (begins with `.`, `~` or `/`, or ends in `.gguf` or `Modelfile`) is a file, always.
+    2. Something with a `/` in it that exists is a file, too: as Ollama does, a path shadows a model name.
+    3. Anything else is a model: of the server `host` if given, else of the store (`models_dir`, OLLAMA_MODELS, the
+       usual places); last, a file of that name in the current directory.
+
+    Raises NotFound, Refused, and what reading raises (ModelfileError, StoreError, GGUFError, EngineError).
+    """
+    path = Path(ref).expanduser()
+    if _is_path(ref) or (_has_separator(ref) and path.exists()):
+        return load_path(path, models_dir=models_dir, host=host)
+    name, source = split_source(ref)
+    if source == "cloud":
+        raise Refused(f"{ref} is a cloud model: it has no weights here", hint="Name a model that runs locally.")
+    try:
+        return load_name(name, models_dir=models_dir, host=host)
+    except NotFound:
+        if path.exists():
+            return load_path(path, models_dir=models_dir, host=host)
+        raise
+
+
+def load_name(name: str, *, models_dir: Path | None = None, host: str | None = None) -> OllamaModel:
+    """A model by name: of a live server if `host` is given, else of the store."""
+    if host is not None:
+        from migrate.ollama.api import OllamaAPI
+
+        with OllamaAPI(host) as api:
+            return api.load_model(name, models_dir=models_dir)
+    ModelName.parse(name)  # an impossible name is worth saying before looking for a store
+    return Store(find_models_dir(models_dir)).load(name)
+
+
+def load_path(path: Path, *, models_dir: Path | None = None, host: str | None = None) -> OllamaModel:
+    """A GGUF (told by its first bytes), a Modelfile, or a directory with a Modelfile in it."""
+    if path.is_dir():
+        if (path / "Modelfile").is_file():
+            return load_modelfile(path / "Modelfile", models_dir=models_dir, host=host)
+        _refuse_checkpoint(path)
+        raise NotFound(f"{path} is a directory without a Modelfile", hint="Name the Modelfile or the GGUF in it.")
+    if not path.exists():
+        raise NotFound(f"{path}: no such file")
+    if _is_gguf(path):
+        return _from_gguf(path)
+    _refuse_checkpoint(path)
+    return load_modelfile(path, models_dir=models_dir, host=host)
+
+
+def load_modelfile(path: Path, *, models_dir: Path | None = None, host: str | None = None) -> OllamaModel:
+    """The model `ollama create -f path` would make. Files it names are looked for beside it."""
+    commands = modelfile.parse(_read(path))
+    recipe = _Recipe.of(commands, path.resolve().parent)
+    if recipe.from_name is not None:
+        base = _base(recipe.from_name, models_dir, host)
+    else:
+        base = _from_files(recipe.files)
+    name = path.resolve().parent.name if path.name.lower() == "modelfile" else path.stem
+    return recipe.applied_to(base, name=name)
+
+
+# One file
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(modelfile.MAX_BYTES + 1)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from error
+    text = modelfile.decode(data)
+    if "\0" in text:
+        raise BadInput(f"{path} is neither a GGUF nor a Modelfile", hint="A GGUF starts with the letters GGUF.")
+    return text
+
+
+def _is_gguf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _from_gguf(path: Path) -> OllamaModel:
+    header = _whole(path)
+    if (kind := _kind(header)) != manifests.MODEL:
+        what = kind.removeprefix(manifests.IMAGE)
+        hint = "Name the model; adapters and projectors belong into a Modelfile (ADAPTER, a second FROM)."
+        raise Refused(f"{path.name} is a {what}, not a model", hint=hint)
+    return OllamaModel(name=path.stem, kind="gguf", gguf=header, gguf_path=path, layers=(_layer(path, manifests.MODEL),))
+
+
+def _whole(path: Path) -> GGUFHeader:
+    header = read_header(path)
+    if header.split_count > 1:
+        hint = "Merge it first: llama-gguf-split --merge FIRST-PART OUT.gguf"
+        raise Refused(f"{path.name} is one of {header.split_count} parts of a split GGUF", hint=hint)
+    return header
+
+
+def _kind(header: GGUFHeader) -> str:
+    """The media type `ollama create` gives a GGUF, by what is in it."""
+    if header.kind == "adapter":
+        return manifests.ADAPTER
+    if header.kind in ("projector", "mmproj") or header.architecture == "clip":
+        return manifests.PROJECTOR
+    return manifests.MODEL
+
+
+def _layer(path: Path, media_type: str) -> Layer:
+    """A file that is in no store: its digest is not known, and hashing gigabytes is nobody's wish here."""
+    return Layer(media_type, digest="", size=path.stat().st_size, path=path, name=path.name)
+
+
+def _refuse_checkpoint(path: Path) -> None:
+    if path.suffix in (".safetensors", ".bin", ".pth") or any((path / name).is_file() for name in _CHECKPOINT_FILES):
+        raise Refused(
+            f"{path} is already a checkpoint, not a GGUF",
+            hint="vLLM can serve it directly: vllm serve DIR. Only what `ollama create` made of it would need moving.",
+        )
+
+
+# FROM
+
+
+def _base(name: str, models_dir: Path | None, host: str | None) -> OllamaModel:
+    base, source = split_source(name)
+    if source == "cloud":
+        raise Refused(f"FROM {name} is a cloud model: it has no weights here", hint="Use a model that runs locally.")
+    if not base or not ModelName.valid(base):
+        hint = "There is no such file, so it was taken for a model name." if base else 'Write "FROM name" or "FROM ./file".'
+        raise NotFound(f"FROM {name[:200]!r} is neither a file nor a model name", hint=hint)
+    try:
+        return load_name(base, models_dir=models_dir, host=host)
+    except NotFound as error:
+        hint = f"`ollama pull {base}` fetches it, if it is public. {error.hint or ''}".strip()
+        raise NotFound(f"FROM {name}: {error}", hint=hint) from error
+
+
+def _from_files(paths: Sequence[Path]) -> OllamaModel:
+    """Several FROM lines name the parts of one model: weights, a projector, an adapter, told apart by their content."""
+    layers = []
+    for path in paths:
+        _refuse_checkpoint(path)
+        if path.is_dir() or not _is_gguf(path):
+            raise BadInput(f"FROM {path}: not a GGUF file", hint="Ollama imports GGUF files and checkpoint directories.")
+        layers.append(_layer(path, _kind(_whole(path))))
+    weights = next((layer.path for layer in reversed(layers) if layer.media_type == manifests.MODEL), None)
+    if weights is None:
+        raise BadInput(f"FROM {paths[-1]}: there are no model weights in it")
+    return OllamaModel(
+        name="",
+        kind="modelfile",
+        gguf=read_header(weights),
+        gguf_path=weights,
+        adapters=[layer for layer in layers if layer.media_type == manifests.ADAPTER],
+        projectors=[layer for layer in layers if layer.media_type == manifests.PROJECTOR],
+        layers=layers,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """A Modelfile with its values checked and its paths found."""
+
+    from_name: str | None
+    files: Sequence[Path]
+    adapter: Path | None
+    drafts: Sequence[Path]
+    texts: Mapping[str, str]
+    """template, system, renderer, parser, requires: only what is given and not empty."""
+    parameters: Mapping[str, Any]
+    licenses: Sequence[str]
+    messages: Sequence[Mapping[str, str]]
+
+    @classmethod
+    def of(cls, commands: Iterable[Command], directory: Path) -> _Recipe:
+        from_name: str | None = None
+        files: list[Path] = []
+        adapter: Path | None = None
+        drafts: list[Path] = []
+        texts: dict[str, str] = {}
+        parameters: dict[str, Any] = {}
+        licenses: list[str] = []
+        messages: list[dict[str, str]] = []
+        for command in commands:
+            name, value = command.name, command.args
+            if name == "model":
+                path = expand(value, directory)
+                if value and path.exists():
+                    files.append(path)
+                else:
+                    from_name = value
+            elif name == "adapter":
+                adapter = _existing(name, value, directory)
+            elif name == "draft":
+                drafts.append(_existing(name, value, directory))
+            elif name == "license":
+                licenses.append(value)
+            elif name == "message":
+                role, _, content = value.partition(": ")
+                messages.append({"role": role, "content": content})
+            elif name in ("template", "system", "renderer", "parser"):
+                texts[name] = value
+            elif name == "requires":
+                texts[name] = _version(value)
+            elif (checked := options.check(name, value)) is not None:
+                parameters[name] = [*parameters.get(name, ()), checked] if name == "stop" else checked
+        given = {name: text for name, text in texts.items() if text}
+        return cls(from_name, files, adapter, drafts, given, parameters, licenses, messages)
+
+    def applied_to(self, base: OllamaModel, *, name: str) -> OllamaModel:
+        """The child: its own layers over the base's, parameter by parameter, MESSAGEs and stop lists as a whole."""
+        inherited = base.kind != "modelfile"
+        added = [*self._adapter_layer(), *(_layer(path, manifests.DRAFT) for path in self.drafts)]
+        overridden = {*self.texts, "manifest", "config"}
+        overridden |= {"params"} if self.parameters else set()
+        overridden |= {"messages"} if self.messages else set()
+        model = replace(
+            base,
+            name=name,
+            kind="modelfile",
+            template=self.texts.get("template", base.template),
+            system=self.texts.get("system", base.system),
+            renderer=self.texts.get("renderer", base.renderer),
+            parser=self.texts.get("parser", base.parser),
+            requires=self.texts.get("requires", base.requires),
+            parameters={**base.parameters, **self.parameters},
+            messages=tuple(self.messages) or base.messages,
+            licenses=(*base.licenses, *self.licenses),
+            adapters=(*base.adapters, *(layer for layer in added if layer.media_type == manifests.ADAPTER)),
+            drafts=tuple(layer for layer in added if layer.media_type == manifests.DRAFT)[-1:] or base.drafts,
+            layers=(*base.layers, *added),
+            digests={role: digest for role, digest in base.digests.items() if role not in overridden},
+            parent=base.name if inherited else None,
+            parent_parameters=base.parameters if inherited else None,
+        )
+        return _architecture_defaults(model, own_stop="stop" in self.parameters)
+
+    def _adapter_layer(self) -> list[Layer]:
+        if self.adapter is None:
+            return []
+        if self.adapter.is_dir() or not _is_gguf(self.adapter):
+            raise Refused(
+                f"ADAPTER {self.adapter} is not a GGUF",
+                hint="vLLM serves PEFT adapters directly: leave the line out and pass --lora-modules.",
+            )
+        return [_layer(self.adapter, manifests.ADAPTER)]
+
+
+def _architecture_defaults(model: OllamaModel, *, own_stop: bool) -> OllamaModel:
+    """What `ollama create` sets for three families when RENDERER or PARSER is missing."""
+    architecture = model.gguf.architecture if model.gguf else ""
+    names = {"gemma4": ("gemma4", "gemma4"), "laguna": ("laguna", "laguna")}.get(architecture)
+    if architecture in ("nemotron_h", "nemotron_h_moe", "nemotron_h_omni"):
+        names = ("nemotron-3-nano", "nemotron-3-nano")
+    if names is None or (model.renderer and model.parser):
+        return model
+    stop = {"stop": ["<turn|>"]} if architecture == "gemma4" and not own_stop else {}
+    return replace(
+        model,
+        renderer=model.renderer or names[0],
+        parser=model.parser or names[1],
+        parameters={**model.parameters, **stop},
+    )
+
+
+def _version(value: str) -> str:
+    found = _SEMVER.fullmatch(value)
+    if found is None:
+        raise ModelfileError(f"REQUIRES {value!r} is no version", hint="Write one such as 0.14.0.")
+    return found.group(1)
+
+
+# Paths
+
+
+def expand(value: str, directory: Path) -> Path:
+    """A path in a Modelfile: absolute, `~`, `~user`, or relative to the Modelfile's directory."""
+    if value.startswith("~"):
+        try:
+            return Path(value).expanduser()
+        except RuntimeError:
+            raise ModelfileError(f"{value!r}: no such user") from None
+    if "\0" in value or len(value) > 4096 or any(len(os.fsencode(part)) > 255 for part in Path(value).parts):
+        return directory / "\N{REPLACEMENT CHARACTER}"  # no file system has such a path: it is a name, then
+    return directory / value
+
+
+def _existing(command: str, value: str, directory: Path) -> Path:
+    path = expand(value, directory)
+    if not value or not path.exists():
+        raise NotFound(f"{command.upper()} {value}: no such file", hint=f"It was looked for at {path}.")
+    return path
+
+
+def _has_separator(ref: str) -> bool:
+    return "/" in ref or os.sep in ref
+
+
+def _is_path(ref: str) -> bool:
+    return ref.startswith((".", "~", "/", os.sep)) or Path(ref).is_absolute() or bool(_FILE_NAME.search(ref))
+
+
+_FILE_NAME = re.compile(r"\.gguf$|(?:^|[/\\.])modelfile$|(?:^|[/\\])modelfile\.", re.IGNORECASE)

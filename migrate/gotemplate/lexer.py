@@ -113,7 +113,9 @@ def quoted(text: str) -> str:
 
 def is_alphanumeric(char: str) -> bool:
     """Go's rule for names: a letter, a decimal digit of any script, or `_`."""
-    return char == "_" or (char.isalnum() and (char.isascii() or unicodedata.category(char)[0] == "L" or char.isdecimal()))
+    return char == "_" or (
+        char.isalnum() and (char.isascii() or unicodedata.category(char)[0] == "L" or char.isdecimal())
+    )
 
 
 def tokens(text: str) -> Iterator[Token]:

@@ -19,7 +19,7 @@ from migrate.mapping.stops import Stops, map_stops
 from migrate.ollama import options
 from migrate.ollama.model import OllamaModel, Parameter
 from migrate.ollama.prompt_path import PromptPathDecision, prompt_path
-from migrate.ollama.support import refusal
+from migrate.ollama.refusal import refusal
 from migrate.vllm import versions
 from migrate.vllm.generation import GenerationConfig
 from migrate.vllm.serve import Argument

@@ -79,4 +79,6 @@ class OllamaModel:
     """Version of the live server it was read from; None offline."""
     model_info: Mapping[str, Any] = field(default_factory=dict)
     """`model_info` of /api/show, when the GGUF itself is not on this machine."""
+    selected_template: str | None = None
+    """`template` of /api/show: what a live server would use, be it Go or Jinja. None offline."""
     capabilities: Sequence[str] = ()

@@ -125,7 +125,9 @@ class _Lexer:
     def _bad_command(self, start: int) -> ModelfileError:
         line = self._line_at(start)
         word = line.split(maxsplit=1)[0] if line.split() else line
-        return self._error(start, f"{_shown(line)} does not start with a command", hint=_command_hint(word), at=self.pos)
+        return self._error(
+            start, f"{_shown(line)} does not start with a command", hint=_command_hint(word), at=self.pos
+        )
 
     def _parameter_name(self, start: int) -> str:
         name = self._word(_PARAMETER_NAME)
@@ -238,7 +240,9 @@ def _warn(command: Command) -> Iterator[Finding]:
                 "a Modelfile has no escapes: this is a backslash and a letter, so it never fires",
                 'Break the line inside """...""" instead.',
             )
-        if "\n" in value and re.search(r"^\s*(?:PARAMETER|SYSTEM|TEMPLATE|FROM)\s", value, re.MULTILINE | re.IGNORECASE):
+        if "\n" in value and re.search(
+            r"^\s*(?:PARAMETER|SYSTEM|TEMPLATE|FROM)\s", value, re.MULTILINE | re.IGNORECASE
+        ):
             yield _suspicious(
                 command,
                 "the quote was not closed at the end of its line, so the stop text swallowed the lines that follow",
@@ -248,7 +252,9 @@ def _warn(command: Command) -> Iterator[Finding]:
         yield _suspicious(command, "template actions are not evaluated here: the model sees them as text", "")
     elif name == "template" and "\\n" in re.sub(r"\{\{.*?\}\}", "", value, flags=re.DOTALL):
         yield _suspicious(
-            command, "a backslash and an n reach the prompt: there are no escapes outside {{ }}", "Break the line instead."
+            command,
+            "a backslash and an n reach the prompt: there are no escapes outside {{ }}",
+            "Break the line instead.",
         )
     elif name == "model" and not value:
         yield _suspicious(command, "FROM names nothing: `ollama create` refuses the file", "Name a model or a GGUF.")

@@ -59,7 +59,9 @@ class ModelName:
             rest = after
         *front, model = rest.split("/")
         if len(front) > 2:
-            raise UsageError(f"{_shown(text)} is not a model name: it has too many slashes", hint="host/namespace/model:tag")
+            raise UsageError(
+                f"{_shown(text)} is not a model name: it has too many slashes", hint="host/namespace/model:tag"
+            )
         namespace = front.pop() if front else DEFAULT_NAMESPACE
         host = front.pop() if front else DEFAULT_HOST
         return cls(host, namespace, model, tag)

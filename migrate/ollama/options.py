@@ -157,7 +157,9 @@ def stored(name: str, value: Any) -> Any:
     if option.kind == "strings" and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return value
     what = {"int": "a whole number", "float": "a number", "bool": "true or false", "strings": "a list of texts"}
-    raise StoreError(f"PARAMETER {name} must be {what[option.kind]}, not {str(value)[:80]!r}: Ollama cannot run this model")
+    raise StoreError(
+        f"PARAMETER {name} must be {what[option.kind]}, not {str(value)[:80]!r}: Ollama cannot run this model"
+    )
 
 
 def _parse_int(text: str) -> int | None:
@@ -182,9 +184,7 @@ def float32(number: float) -> float:
     if not math.isfinite(number):
         return number
     packed = struct.pack("<f", number)
-    return next(
-        short for digits in range(1, 18) if struct.pack("<f", short := float(f"{number:.{digits}g}")) == packed
-    )
+    return next(short for digits in range(1, 18) if struct.pack("<f", short := float(f"{number:.{digits}g}")) == packed)
 
 
 def _parse_bool(text: str) -> bool | None:
@@ -214,14 +214,14 @@ def _unknown_hint(name: str, value: str) -> str:
 def _value_hint(name: str, option: Option, value: str) -> str | None:
     bare = value.split("#")[0].strip()
     if "#" in value and bare and _PARSERS[option.kind](bare) is not None:
-        return f'A comment needs its own line: here "{value[len(bare):].strip()}" is part of the value.'
+        return f'A comment needs its own line: here "{value[len(bare) :].strip()}" is part of the value.'
     if option.kind == "int" and (number := _parse_float(value)) is not None and number.is_integer():
         return f'Write "PARAMETER {name} {int(number)}".'
     return None
 
 
 def resolve(version: str | None) -> tuple[int, int, int]:
-    """"0.33.0-rc2" as (0, 33, 0); `CURRENT_VERSION` for None or anything unreadable."""
+    """ "0.33.0-rc2" as (0, 33, 0); `CURRENT_VERSION` for None or anything unreadable."""
     numbers = re.match(r"v?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?", version or CURRENT_VERSION)
     if numbers is None:
         return resolve(None)
@@ -283,7 +283,10 @@ def ignored(model: OllamaModel) -> tuple[Finding, ...]:
         known = "no longer has it" if name in KNOWN_PARAMETERS else "does not know it"
         findings.append(
             Finding(
-                f"PARAMETER {name}", Status.DROPPED, source=str(value), reason=f"Ollama {known} and ignores it with a log line"
+                f"PARAMETER {name}",
+                Status.DROPPED,
+                source=str(value),
+                reason=f"Ollama {known} and ignores it with a log line",
             )
         )
     return tuple(findings)

@@ -117,7 +117,9 @@ def _from_gguf(path: Path) -> OllamaModel:
         what = kind.removeprefix(manifests.IMAGE)
         hint = "Name the model; adapters and projectors belong into a Modelfile (ADAPTER, a second FROM)."
         raise Refused(f"{path.name} is a {what}, not a model", hint=hint)
-    return OllamaModel(name=path.stem, kind="gguf", gguf=header, gguf_path=path, layers=(_layer(path, manifests.MODEL),))
+    return OllamaModel(
+        name=path.stem, kind="gguf", gguf=header, gguf_path=path, layers=(_layer(path, manifests.MODEL),)
+    )
 
 
 def _whole(path: Path) -> GGUFHeader:
@@ -158,7 +160,11 @@ def _base(name: str, models_dir: Path | None, host: str | None) -> OllamaModel:
     if source == "cloud":
         raise Refused(f"FROM {name} is a cloud model: it has no weights here", hint="Use a model that runs locally.")
     if not base or not ModelName.valid(base):
-        hint = "There is no such file, so it was taken for a model name." if base else 'Write "FROM name" or "FROM ./file".'
+        hint = (
+            "There is no such file, so it was taken for a model name."
+            if base
+            else 'Write "FROM name" or "FROM ./file".'
+        )
         raise NotFound(f"FROM {name[:200]!r} is neither a file nor a model name", hint=hint)
     try:
         return load_name(base, models_dir=models_dir, host=host)
@@ -173,7 +179,9 @@ def _from_files(paths: Sequence[Path]) -> OllamaModel:
     for path in paths:
         _refuse_checkpoint(path)
         if path.is_dir() or not _is_gguf(path):
-            raise BadInput(f"FROM {path}: not a GGUF file", hint="Ollama imports GGUF files and checkpoint directories.")
+            raise BadInput(
+                f"FROM {path}: not a GGUF file", hint="Ollama imports GGUF files and checkpoint directories."
+            )
         layers.append(_layer(path, _kind(_whole(path))))
     weights = next((layer.path for layer in reversed(layers) if layer.media_type == manifests.MODEL), None)
     if weights is None:

@@ -12,12 +12,16 @@ def refusal(model: OllamaModel) -> Finding | None:
     config = model.config
     if config.get("remote_host") or config.get("remote_model"):
         where = f"{config.get('remote_model') or 'a model'} on {config.get('remote_host') or 'another host'}"
-        return _refused(model, f"a cloud model: {where}; Ollama has no weights of it", "Pull a model that runs locally.")
+        return _refused(
+            model, f"a cloud model: {where}; Ollama has no weights of it", "Pull a model that runs locally."
+        )
     if "image" in model.capabilities:
         return _refused(model, "it generates images; only text and embedding models are moved", "")
     if any(layer.media_type == TENSOR for layer in model.layers) or config.get("model_format") == "safetensors":
         action = "Serve the Hugging Face checkpoint it was made from: vLLM reads it directly."
-        return _refused(model, "made with `ollama create --experimental` for MLX: one layer per tensor, no GGUF", action)
+        return _refused(
+            model, "made with `ollama create --experimental` for MLX: one layer per tensor, no GGUF", action
+        )
     if model.gguf is None and model.gguf_path is None and not model.model_info:
         return _refused(model, "it has no weights", "")
     return None

@@ -177,7 +177,9 @@ class Store:
             renderer=config.get("renderer") or None,
             parser=config.get("parser") or None,
             requires=config.get("requires") or None,
-            licenses=tuple(self._text(layer, f"{found.short}: license") or "" for layer in manifest.of(manifests.LICENSE)),
+            licenses=tuple(
+                self._text(layer, f"{found.short}: license") or "" for layer in manifest.of(manifests.LICENSE)
+            ),
             adapters=manifest.of(manifests.ADAPTER),
             projectors=manifest.of(manifests.PROJECTOR),
             drafts=manifest.of(manifests.DRAFT)[-1:],

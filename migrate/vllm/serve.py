@@ -5,7 +5,7 @@ Keys are vLLM's long option names; the command line wins over the file (vllm/uti
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,18 +20,20 @@ class Argument:
 
 
 def to_yaml(arguments: Iterable[Argument], header: str) -> str:
-    """YAML text, one argument a line. Scalars and lists are written as JSON, which YAML contains."""
+    """YAML text, one argument a line. Lists are written in flow style."""
     rows = [(f"{a.name}: {_scalar(a.value)}", a.origin) for a in arguments]
     width = min(max((len(left) for left, _ in rows), default=0), 56)
-    lines = [f"# {line}".rstrip() for line in header.splitlines()]
-    lines += [f"{left:<{width}}  # {' '.join(origin.split())}" for left, origin in rows]
+    lines = [f"# {_comment(line)}".rstrip() for line in header.splitlines()]
+    lines += [f"{left:<{width}}  # {_comment(origin)}" for left, origin in rows]
     return "\n".join(lines) + "\n"
 
 
 def _scalar(value: object) -> str:
-    if isinstance(value, str) and value.replace("-", "").replace("_", "").isalpha() and value not in _YAML_WORDS:
-        return value
-    return json.dumps(value, ensure_ascii=False)
+    import yaml
+
+    return str(yaml.safe_dump([value], default_flow_style=True, width=sys.maxsize, allow_unicode=True)).strip()[1:-1]
 
 
-_YAML_WORDS = frozenset("true false yes no on off null True False Yes No On Off Null y n Y N TRUE FALSE NULL".split())
+def _comment(text: str) -> str:
+    """Text for a comment: one line, printable."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

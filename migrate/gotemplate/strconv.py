@@ -1,9 +1,10 @@
-"""strconv.FormatFloat and strconv.Quote."""
+"""Go's strconv.FormatFloat, strconv.Quote and their helpers."""
 
 from __future__ import annotations
 
 import math
 
+_SHORTEST_G_PRECISION = 6
 _ESCAPES = {7: "\\a", 8: "\\b", 12: "\\f", 10: "\\n", 13: "\\r", 9: "\\t", 11: "\\v", 92: "\\\\"}
 
 
@@ -18,8 +19,7 @@ def format_float(value: float, verb: str, precision: int) -> str:
     if verb in "xX":
         text = _hexadecimal(value, precision)
     elif precision >= 0:
-        # C's rules are Go's here; Python refuses nothing up to any precision Go accepts
-        text = _trimmed_g(value, precision) if verb in "gG" else f"{value:.{precision}{verb.lower()}}"
+        text = f"{value:.{precision}{verb.lower()}}"
     else:
         text = _shortest(value, verb.lower())
     return text.upper() if verb in "EGX" else text
@@ -29,7 +29,7 @@ def _shortest(value: float, verb: str) -> str:
     sign = "-" if math.copysign(1.0, value) < 0 else ""
     digits, point = _digits(abs(value))
     exponent = point - 1
-    if verb == "e" or (verb == "g" and (exponent < -4 or exponent >= max(21 if False else 21, 21) or exponent >= 21)):
+    if verb == "e" or (verb == "g" and not -4 <= exponent < _SHORTEST_G_PRECISION):
         return sign + _scientific(digits, exponent)
     return sign + _positional(digits, point)
 
@@ -58,15 +58,12 @@ def _positional(digits: str, point: int) -> str:
     return digits[:point] + "." + digits[point:]
 
 
-def _trimmed_g(value: float, precision: int) -> str:
-    return f"{value:.{precision}g}"
-
-
 def _binary(value: float) -> str:
-    mantissa, exponent = math.frexp(abs(value))
+    """%b: a whole mantissa times a power of two."""
     sign = "-" if math.copysign(1.0, value) < 0 else ""
-    if value == 0 or exponent - 53 < -1074:
-        return f"{sign}{round(abs(value) * 2.0**1000 * 2.0**74)}p-1074"
+    if abs(value) < 2.0**-1022:
+        return f"{sign}{int(math.ldexp(abs(value), 1074))}p-1074"
+    mantissa, exponent = math.frexp(abs(value))
     return f"{sign}{int(mantissa * (1 << 53))}p{exponent - 53:+d}"
 
 

@@ -1,0 +1,156 @@
+"""A Hugging Face tokenizer that gives the token ids llama.cpp gives.
+
+`tokenizer.json` is built with the `tokenizers` library from the GGUF's vocabulary; `tokenizer_config.json` names the
+special tokens. The chat template is somebody else's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
+
+from migrate.errors import NotFound
+from migrate.findings import Finding, Status
+from migrate.gguf.header import GGUFHeader
+from migrate.gguf.vocab import USER_DEFINED, PreTokenizer, Vocabulary, adds_bos, read_vocabulary
+
+__all__ = ["adds_bos", "build_tokenizer", "load_tokenizer", "tokenizer_config", "tokenizer_of", "write_tokenizer"]
+
+TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
+_SPACE = "▁"
+_NOT_STRIPPED = frozenset({"<unk>", "<s>", "<|endoftext|>"})
+
+
+def build_tokenizer(header: GGUFHeader) -> Tokenizer:
+    """The tokenizer of a GGUF. Raises GGUFError or Refused as `read_vocabulary`."""
+    return tokenizer_of(read_vocabulary(header))[0]
+
+
+def load_tokenizer(model_dir: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint directory. Raises NotFound."""
+    path = model_dir / TOKENIZER_FILE
+    if not path.is_file():
+        raise NotFound(f"{path}: no such file")
+    tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+    return tokenizer
+
+
+def write_tokenizer(header: GGUFHeader, directory: Path) -> tuple[list[str], list[Finding]]:
+    """Write tokenizer.json and tokenizer_config.json; the names written, and what had to be decided."""
+    vocabulary = read_vocabulary(header)
+    tokenizer, findings = tokenizer_of(vocabulary)
+    tokenizer.save(str(directory / TOKENIZER_FILE))
+    text = json.dumps(tokenizer_config(vocabulary, header), indent=2, ensure_ascii=False)
+    (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    return [TOKENIZER_FILE, CONFIG_FILE], [*vocabulary.findings, *findings]
+
+
+def tokenizer_config(vocabulary: Vocabulary, header: GGUFHeader) -> dict[str, Any]:
+    """`tokenizer_config.json`. The class is the one that takes tokenizer.json as it is, in transformers 4 and 5."""
+    config: dict[str, Any] = {"clean_up_tokenization_spaces": False}
+    for name in ("bos", "eos", "pad", "unk"):
+        text = vocabulary.text(getattr(vocabulary, name))
+        if text is not None:
+            config[f"{name}_token"] = text
+    length = header.field("context_length")
+    if isinstance(length, int):
+        config["model_max_length"] = length
+    return config | {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def tokenizer_of(vocabulary: Vocabulary) -> tuple[Tokenizer, list[Finding]]:
+    """The tokenizer, and findings about what could not be carried over exactly."""
+    findings: list[Finding] = []
+    tokenizer = _sentencepiece(vocabulary) if vocabulary.model == "spm" else _byte_level(vocabulary, findings)
+    tokenizer.add_tokens(_added_tokens(vocabulary))
+    tokenizer.add_special_tokens([token for token in _added_tokens(vocabulary) if token.special])
+    if processor := _post_processor(vocabulary):
+        tokenizer.post_processor = processor
+    return tokenizer, findings
+
+
+def _ids(vocabulary: Vocabulary) -> dict[str, int]:
+    return {text: i for i, text in enumerate(vocabulary.tokens)}
+
+
+def _byte_level(vocabulary: Vocabulary, findings: list[Finding]) -> Tokenizer:
+    assert vocabulary.pre is not None
+    ids = _ids(vocabulary)
+    pairs = [_split_merge(merge) for merge in vocabulary.merges]
+    merges = [(a, b) for a, b in pairs if a in ids and b in ids and a + b in ids]
+    if len(merges) < len(pairs):
+        reason = f"{len(pairs) - len(merges)} merges name tokens that are not in the vocabulary"
+        findings.append(Finding("tokenizer.ggml.merges", Status.APPROXIMATE, str(len(pairs)), str(len(merges)), reason))
+    tokenizer = Tokenizer(BPE(vocab=ids, merges=merges, ignore_merges=vocabulary.pre.ignore_merges))
+    tokenizer.pre_tokenizer = _pre_tokenizer(vocabulary.pre)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _split_merge(merge: str) -> tuple[str, str]:
+    """A merge is two texts and a space between them; the first may itself be a space."""
+    at = merge.find(" ", 1)
+    return (merge[:at], merge[at + 1 :]) if at > 0 else ("", "")
+
+
+def _pre_tokenizer(pre: PreTokenizer) -> pre_tokenizers.PreTokenizer:
+    cuts = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in pre.expressions]
+    return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
+    """SentencePiece BPE as in Llama 2 and Mistral: spaces are "▁", unknown characters fall back to byte tokens."""
+    ids = _ids(vocabulary)
+    merges = list(_merges_from_scores(vocabulary, ids))
+    unk = vocabulary.text(vocabulary.unk)
+    tokenizer = Tokenizer(BPE(vocab=ids, merges=merges, unk_token=unk, fuse_unk=True, byte_fallback=True))
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(" ", _SPACE)]
+    decoding: list[decoders.Decoder] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if vocabulary.add_space_prefix:
+        # In front of every stretch of text: at the beginning, and again after each special token.
+        steps.insert(0, normalizers.Prepend(_SPACE))
+        decoding.append(decoders.Strip(" ", 1, 0))
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.decoder = decoders.Sequence(decoding)
+    return tokenizer
+
+
+def _merges_from_scores(vocabulary: Vocabulary, ids: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Merges in the order SentencePiece makes them: the pair whose result has the highest score first."""
+    by_score = sorted(range(len(vocabulary.tokens)), key=lambda i: -vocabulary.scores[i])
+    for token in by_score:
+        text = vocabulary.tokens[token]
+        for at in range(1, len(text)):
+            left, right = text[:at], text[at:]
+            if left in ids and right in ids:
+                yield left, right
+
+
+def _added_tokens(vocabulary: Vocabulary) -> list[AddedToken]:
+    """Tokens found in the text as they stand. Control tokens are special: they are left out when text is shown."""
+    return [
+        AddedToken(
+            vocabulary.tokens[i],
+            normalized=False,
+            special=vocabulary.types[i] != USER_DEFINED,
+            rstrip=vocabulary.strips_right and vocabulary.tokens[i] not in _NOT_STRIPPED,
+        )
+        for i in vocabulary.matched_in_text()
+    ]
+
+
+def _post_processor(vocabulary: Vocabulary) -> processors.PostProcessor | None:
+    """Adds BOS and EOS exactly where llama.cpp does."""
+    before = [vocabulary.tokens[vocabulary.bos]] if vocabulary.add_bos and vocabulary.bos is not None else []
+    after = [vocabulary.tokens[vocabulary.eos]] if vocabulary.add_eos and vocabulary.eos is not None else []
+    if not before and not after:
+        return None
+    single = [*(f"{text}:0" for text in before), "$A:0", *(f"{text}:0" for text in after)]
+    second = [*(f"{text}:1" for text in before), "$B:1", *(f"{text}:1" for text in after)]
+    specials = [(text, vocabulary.tokens.index(text)) for text in dict.fromkeys([*before, *after])]
+    return processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=specials)

@@ -1,0 +1,112 @@
+"""What every PARAMETER becomes: a table of cases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from migrate.findings import Ledger, Status
+from migrate.mapping.parameters import Client, map_context, map_sampling
+from migrate.ollama.model import Parameter
+
+MODELFILE, DEFAULT = "Modelfile", "Ollama default (0.33)"
+
+
+def sample(*parameters: tuple[str, Any], client: Client = "native", keep: bool = False) -> tuple[dict[str, Any], Ledger]:
+    ledger = Ledger()
+    rows = [Parameter(name, value, MODELFILE) for name, value in parameters]
+    sampling = map_sampling(rows, ledger, client=client, keep_penalty=keep)
+    return {name: getattr(sampling, name) for name in sampling.__slots__}, ledger
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field", "expected", "status"),
+    [
+        ("temperature", 0.0, "temperature", 0.0, Status.EXACT),
+        ("temperature", 1.0, "temperature", 1.0, Status.EXACT),
+        ("temperature", 0.7, "temperature", 0.7, Status.APPROXIMATE),
+        ("temperature", 2.5, "temperature", 2.0, Status.APPROXIMATE),
+        ("top_k", 40, "top_k", 40, Status.EXACT),
+        ("top_k", 0, "top_k", 0, Status.EXACT),
+        ("top_k", -1, "top_k", 0, Status.EXACT),
+        ("top_p", 0.95, "top_p", 0.95, Status.EXACT),
+        ("top_p", 0.0, "top_k", 1, Status.EQUIVALENT),
+        ("top_p", 1.5, "top_p", 1.0, Status.EXACT),
+        ("min_p", 0.05, "min_p", 0.05, Status.EXACT),
+        ("typical_p", 1.0, "temperature", 1.0, Status.EXACT),
+        ("typical_p", 0.9, "temperature", 1.0, Status.DROPPED),
+        ("repeat_penalty", 1.0, "repetition_penalty", 1.0, Status.EXACT),
+        ("repeat_penalty", 1.1, "repetition_penalty", 1.0, Status.APPROXIMATE),
+        ("repeat_penalty", 0.0, "repetition_penalty", 1.0, Status.DROPPED),
+        ("presence_penalty", 0.0, "presence_penalty", 0.0, Status.EXACT),
+        ("presence_penalty", 1.5, "presence_penalty", 1.5, Status.APPROXIMATE),
+        ("frequency_penalty", 3.0, "frequency_penalty", 2.0, Status.APPROXIMATE),
+        ("num_predict", 64, "max_new_tokens", 64, Status.EQUIVALENT),
+        ("num_predict", -1, "max_new_tokens", None, Status.APPROXIMATE),
+        ("num_predict", 0, "max_new_tokens", None, Status.APPROXIMATE),
+        ("seed", 42, "seed", 42, Status.APPROXIMATE),
+        ("seed", 0, "seed", 0, Status.APPROXIMATE),
+        ("seed", -1, "seed", None, Status.EXACT),
+        ("repeat_last_n", 128, "repetition_penalty", 1.0, Status.DROPPED),
+        ("num_gpu", 99, "temperature", 1.0, Status.DROPPED),
+        ("num_thread", 8, "temperature", 1.0, Status.DROPPED),
+        ("num_keep", 24, "temperature", 1.0, Status.DROPPED),
+    ],
+)
+def test_one_parameter(name: str, value: Any, field: str, expected: Any, status: Status) -> None:
+    sampling, ledger = sample((name, value))
+    assert sampling[field] == expected
+    assert [f.status for f in ledger] == [status]
+    assert list(ledger)[0].item == f"PARAMETER {name}"
+
+
+def test_penalty_is_kept_when_asked() -> None:
+    sampling, ledger = sample(("repeat_penalty", 1.1), keep=True)
+    assert sampling["repetition_penalty"] == 1.1
+    assert ledger.of(Status.APPROXIMATE)
+
+
+def test_penalty_with_an_empty_window_is_off() -> None:
+    sampling, ledger = sample(("repeat_last_n", 0), ("repeat_penalty", 1.3))
+    assert sampling["repetition_penalty"] == 1.0
+    assert next(f for f in ledger if f.item == "PARAMETER repeat_penalty").status is Status.EXACT
+
+
+def test_openai_clients_never_saw_the_modelfile() -> None:
+    sampling, _ = sample(("temperature", 0.2), ("top_p", 0.5), ("top_k", 20), client="openai")
+    assert (sampling["temperature"], sampling["top_p"], sampling["top_k"]) == (1.0, 1.0, 20)
+
+
+def test_defaults_nobody_wrote_are_carried_over_and_named() -> None:
+    ledger = Ledger()
+    rows = [Parameter("temperature", 0.8, DEFAULT), Parameter("top_k", 40, DEFAULT), Parameter("num_gpu", -1, DEFAULT)]
+    sampling = map_sampling(rows, ledger)
+    assert (sampling.temperature, sampling.top_k) == (0.8, 40)
+    assert [f.item for f in ledger] == ["default temperature", "default top_k"]
+
+
+@pytest.mark.parametrize(
+    ("num_ctx", "origin", "maximum", "explicit", "loaded", "expected", "status"),
+    [
+        (8192, MODELFILE, 131072, None, None, 8192, Status.EQUIVALENT),
+        (8192, MODELFILE, 2048, None, None, 2048, Status.EQUIVALENT),
+        (2, MODELFILE, 2048, None, None, 4, Status.EQUIVALENT),
+        (None, DEFAULT, 131072, None, None, 32768, Status.APPROXIMATE),
+        (None, DEFAULT, 2048, None, None, 2048, Status.APPROXIMATE),
+        (None, DEFAULT, 131072, None, 4096, 4096, Status.EQUIVALENT),
+        (8192, MODELFILE, 131072, None, 4096, 8192, Status.EQUIVALENT),
+        (8192, MODELFILE, 131072, 1000, None, 1000, Status.EXACT),
+        (None, DEFAULT, 0, None, None, 32768, Status.APPROXIMATE),
+    ],
+)
+def test_context(
+    num_ctx: int | None, origin: str, maximum: int, explicit: int | None, loaded: int | None, expected: int, status: Status
+) -> None:
+    ledger = Ledger()
+    length, why = map_context(
+        Parameter("num_ctx", num_ctx, origin), maximum, ledger, max_model_len=explicit, loaded_context=loaded
+    )
+    assert length == expected
+    assert why
+    assert [f.status for f in ledger] == [status]

@@ -17,7 +17,8 @@ from tokenizers.models import BPE
 from migrate.errors import NotFound
 from migrate.findings import Finding, Status
 from migrate.gguf.header import GGUFHeader
-from migrate.gguf.vocab import USER_DEFINED, PreTokenizer, Vocabulary, adds_bos, read_vocabulary
+from migrate.gguf.pretokenizers import PreTokenizer
+from migrate.gguf.vocab import USER_DEFINED, Vocabulary, adds_bos, read_vocabulary
 
 __all__ = ["adds_bos", "build_tokenizer", "load_tokenizer", "tokenizer_config", "tokenizer_of", "write_tokenizer"]
 
@@ -146,11 +147,20 @@ def _added_tokens(vocabulary: Vocabulary) -> list[AddedToken]:
 
 def _post_processor(vocabulary: Vocabulary) -> processors.PostProcessor | None:
     """Adds BOS and EOS exactly where llama.cpp does."""
-    before = [vocabulary.tokens[vocabulary.bos]] if vocabulary.add_bos and vocabulary.bos is not None else []
-    after = [vocabulary.tokens[vocabulary.eos]] if vocabulary.add_eos and vocabulary.eos is not None else []
-    if not before and not after:
+    before = [("bos", vocabulary.bos)] if vocabulary.add_bos else []
+    after = [("eos", vocabulary.eos)] if vocabulary.add_eos else []
+    specials = {}
+    for role, token in (*before, *after):
+        assert token is not None, "read_vocabulary does not let this pass"
+        text = vocabulary.tokens[token]
+        # Pieces are written NAME:SEQUENCE; the name is the token's text unless that has a colon itself.
+        specials[role] = {"id": role if ":" in text else text, "ids": [token], "tokens": [text]}
+    if not specials:
         return None
-    single = [*(f"{text}:0" for text in before), "$A:0", *(f"{text}:0" for text in after)]
-    second = [*(f"{text}:1" for text in before), "$B:1", *(f"{text}:1" for text in after)]
-    specials = [(text, vocabulary.tokens.index(text)) for text in dict.fromkeys([*before, *after])]
-    return processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=specials)
+
+    def around(sequence: str, number: int) -> list[str]:
+        pieces = [f"{specials[role]['id']}:{number}" for role, _ in before]
+        return [*pieces, f"${sequence}:{number}", *(f"{specials[role]['id']}:{number}" for role, _ in after)]
+
+    single, second = around("A", 0), around("B", 1)
+    return processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=list(specials.values()))

@@ -140,7 +140,7 @@ class _Converter:
                 + (" in float16" if self.dtype is DType.FLOAT16 else ""),
                 hint="--dtype bfloat16, if the values are only too large for float16; otherwise the file is damaged.",
             ) from None
-        self.writer.write(job.tensor.target, job.first * row_size, memoryview(out))
+        self.writer.write(job.tensor.target, job.first * row_size, out.data)
         return rows * row_size
 
     def _row_size(self, tensor: MappedTensor) -> int:

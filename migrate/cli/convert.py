@@ -17,9 +17,7 @@ def command(
     ref: options.Ref,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where the bundle goes.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the ledger, disk and time; write nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the ledger, disk and time; write nothing.")] = False,
     models_dir: options.ModelsDir = None,
     host: options.Host = None,
     client: options.Client = "native",
@@ -36,7 +34,9 @@ def command(
     ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port in serve.yaml.")] = 8000,
     bind: Annotated[str, typer.Option("--bind", metavar="HOST", help="Address in serve.yaml.")] = "127.0.0.1",
-    vllm_version: Annotated[str, typer.Option("--vllm-version", metavar="VERSION", help="Release to write for.")] = "0.32.0",
+    vllm_version: Annotated[
+        str, typer.Option("--vllm-version", metavar="VERSION", help="Release to write for.")
+    ] = "0.32.0",
     ollama_version: options.OllamaVersion = None,
     as_json: options.Json = False,
 ) -> None:

@@ -139,7 +139,7 @@ def _list(models_dir: Path | None, host: str | None, as_json: bool) -> None:
     for name in ("model", "architecture", "parameters", "quantization", "size", "prompt", "moves"):
         table.add_column(name, justify="right" if name in ("parameters", "size") else "left", no_wrap=name == "model")
     for row in rows:
-        moves = Text("yes", style="green") if row["movable"] else Text(row["reason"] or "?", style="red")
+        moves = Text("yes", style="green") if row["movable"] else Text(f"no: {row['because']}", style="red")
         table.add_row(
             Text(row["name"], style="bold"),
             row["architecture"],
@@ -157,7 +157,7 @@ def _store_rows(models_dir: Path | None) -> list[dict[str, Any]]:
     from migrate.ollama.store import Store, find_models_dir
 
     store = Store(find_models_dir(models_dir))
-    return [_row(str(name), lambda name=name: store.load(name)) for name in store.list()]  # type: ignore[misc]
+    return [_row(name.short, lambda name=name: store.load(name)) for name in store.list()]  # type: ignore[misc]
 
 
 def _remote_rows(host: str) -> list[dict[str, Any]]:
@@ -178,12 +178,15 @@ def _row(name: str, load: Any) -> dict[str, Any]:
         model = load()
         r = inspection(plan(model))
     except MigrateError as error:
-        return {"name": name, **empty, "size": None, "movable": False, "reason": str(error)}
+        return {
+            "name": name, **empty, "size": None, "movable": False, "because": "cannot be read", "reason": str(error)
+        }
     refused = next((f for f in r["findings"] if f["status"] == "refused"), None)
     return {
         "name": name,
         **{key: r[key] for key in empty},
         "size": sum(layer.size for layer in model.layers) or None,
         "movable": r["movable"],
+        "because": refused["item"] if refused else None,
         "reason": f"{refused['item']}: {refused['reason']}" if refused else None,
     }

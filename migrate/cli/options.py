@@ -13,18 +13,30 @@ Ref = Annotated[
 ]
 ModelsDir = Annotated[
     Path | None,
-    typer.Option("--models-dir", metavar="DIR", help="Ollama's models directory (default: OLLAMA_MODELS, then the usual places)."),
+    typer.Option(
+        "--models-dir", metavar="DIR", help="Ollama's models directory (default: OLLAMA_MODELS, then the usual places)."
+    ),
 ]
-Host = Annotated[
-    str | None, typer.Option("--host", metavar="URL", help="Read from a running Ollama at this address.")
-]
+Host = Annotated[str | None, typer.Option("--host", metavar="URL", help="Read from a running Ollama at this address.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Client = Annotated[
     str,
-    typer.Option("--client", metavar="native|openai", help="Whose defaults to carry over: clients of /api/chat (the Modelfile's) or of /v1 (temperature and top_p 1.0)."),
+    typer.Option(
+        "--client",
+        metavar="native|openai",
+        help="Whose defaults to carry over: clients of /api/chat (the Modelfile's) or of /v1 (temperature and top_p 1.0).",
+    ),
 ]
-KeepPenalty = Annotated[bool, typer.Option("--keep-penalty", help="Carry repeat_penalty over as it is, though it means more in vLLM.")]
-MaxModelLen = Annotated[int | None, typer.Option("--max-model-len", min=1, metavar="TOKENS", help="Context of the server (default: num_ctx).")]
+KeepPenalty = Annotated[
+    bool, typer.Option("--keep-penalty", help="Carry repeat_penalty over as it is, though it means more in vLLM.")
+]
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option("--max-model-len", min=1, metavar="TOKENS", help="Context of the server (default: num_ctx)."),
+]
 OllamaVersion = Annotated[
-    str | None, typer.Option("--ollama-version", metavar="VERSION", help="Whose defaults to assume when no server is asked (default: 0.33).")
+    str | None,
+    typer.Option(
+        "--ollama-version", metavar="VERSION", help="Whose defaults to assume when no server is asked (default: 0.33)."
+    ),
 ]

@@ -72,26 +72,35 @@ def byte_progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-STATUS_STYLE = {"exact": "green", "equivalent": "green", "approximate": "yellow", "dropped": "dim", "refused": "bold red"}
+STATUS_STYLE = {
+    "exact": "green",
+    "equivalent": "green",
+    "approximate": "yellow",
+    "dropped": "dim",
+    "refused": "bold red",
+}
 
 
 def ledger_table(findings: list[dict[str, Any]]) -> Any:
-    """The findings as a rich table, the ones to read first."""
+    """The findings as a rich table, the ones to read first; what moves as it is takes one line."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name, ratio in (("status", None), ("item", None), ("in Ollama", 3), ("in vLLM", 3), ("why", 6)):
-        table.add_column(name, ratio=ratio, no_wrap=name in ("status",), overflow="fold")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(max_width=28, overflow="fold")
+    table.add_column(ratio=1, overflow="fold")
     order = ("refused", "approximate", "dropped", "equivalent", "exact")
     for f in sorted(findings, key=lambda f: order.index(f["status"])):
-        why = Text(f["reason"])
+        sides = [_clip(" ".join(side.split())) for side in (f["source"], f["target"]) if side]
+        text = Text(" -> ".join(sides))
+        if f["reason"] and f["status"] not in ("exact", "equivalent"):
+            text.append(f"{chr(10) if sides else ''}{f['reason']}", style="dim" if sides else "")
         if f["action"]:
-            why.append(f"{' ' if f['reason'] else ''}-> {f['action']}", style="bold")
-        status = Text(f["status"], style=STATUS_STYLE[f["status"]])
-        table.add_row(status, Text(f["item"]), Text(_clip(f["source"])), Text(_clip(f["target"])), why)
+            text.append(f"\nto do: {f['action']}", style="bold")
+        table.add_row(Text(f["status"], style=STATUS_STYLE[f["status"]]), Text(f["item"]), text)
     return table
 
 
-def _clip(text: str, length: int = 160) -> str:
+def _clip(text: str, length: int = 100) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -13,7 +13,9 @@ from migrate.cli.output import print_json, say
 
 
 def command(
-    ref: Annotated[str, typer.Argument(metavar="REF|FILE", help="A model, a Modelfile, a GGUF, or a file with a Go template.")],
+    ref: Annotated[
+        str, typer.Argument(metavar="REF|FILE", help="A model, a Modelfile, a GGUF, or a file with a Go template.")
+    ],
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there instead.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     models_dir: options.ModelsDir = None,

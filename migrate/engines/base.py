@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 Message = Mapping[str, Any]
 """One chat message in the form of Ollama's API: role, content, tool_calls, tool_name."""
@@ -15,11 +15,16 @@ MAX_TOP_LOGPROBS = 20
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A chat request in Ollama's form; `name` is how reports call it."""
+    """A chat request in Ollama's form; `name` is how reports call it.
+
+    `continue_final` asks engines that must be told (vLLM's `continue_final_message`) to go on with a last message of
+    the assistant instead of opening a new one.
+    """
 
     name: str
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    continue_final: bool = False
 
     @property
     def is_prefill(self) -> bool:
@@ -29,6 +34,9 @@ class Conversation:
 
 Prompt = str | Sequence[int] | Conversation
 """Text as the engine's tokenizer takes it, token ids, or a conversation for its chat endpoint."""
+
+
+Kind = Literal["ollama", "llama.cpp", "vllm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,7 @@ class Generation:
     finish_reason: str
     prompt_tokens: int
     prompt_ids: tuple[int, ...] | None = None
+    thinking: str = ""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
 
     @property
@@ -91,6 +100,8 @@ class Engine(Protocol):
     All methods raise `ServerUnreachable`, `ServerError` or `EngineDied`; none blocks longer than the client's timeout.
     A method that `capabilities` rules out raises `ServerError`.
     """
+
+    kind: Kind
 
     @property
     def capabilities(self) -> Capabilities: ...

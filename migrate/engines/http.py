@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -71,11 +73,14 @@ class JsonClient:
             status, content = self._exchange(method, path, body, limit)
         except httpx.TimeoutException:
             self._ask_process()
-            raise ServerUnreachable(f"{self.label} at {self.address} did not answer {path} within {limit:g} s") from None
+            raise ServerUnreachable(
+                f"{self.label} at {self.address} did not answer {path} within {limit:g} s"
+            ) from None
         except httpx.ConnectError as error:
             self._ask_process()
             raise ServerUnreachable(
-                f"{self.label} does not answer at {self.address}: {error}", hint="is it running, and is this its address?"
+                f"{self.label} does not answer at {self.address}: {error}",
+                hint="is it running, and is this its address?",
             ) from None
         except httpx.TransportError as error:
             self._ask_process()
@@ -84,12 +89,26 @@ class JsonClient:
             ) from None
         return self._decode(path, status, content)
 
+    @contextmanager
+    def reading(self, path: str) -> Iterator[None]:
+        """Around code that takes an answer apart: a surprising shape becomes a ServerError."""
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise ServerError(
+                f"{self.label} at {self.address} answered {path} in an unexpected shape ({error!r})",
+                status=200,
+                hint=f"is this really {self.label}, in a version this tool knows?",
+            ) from None
+
     def close(self) -> None:
         self._http.close()
 
     def _exchange(self, method: str, path: str, body: Any, limit: float) -> tuple[int, bytes]:
         deadline = time.monotonic() + limit
-        with self._http.stream(method, path, json=body, timeout=httpx.Timeout(limit, connect=min(10.0, limit))) as reply:
+        with self._http.stream(
+            method, path, json=body, timeout=httpx.Timeout(limit, connect=min(10.0, limit))
+        ) as reply:
             content = bytearray()
             for chunk in reply.iter_bytes():
                 content += chunk

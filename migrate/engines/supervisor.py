@@ -27,7 +27,9 @@ PR_SET_PDEATHSIG = 1
 
 _running: weakref.WeakSet[Process] = weakref.WeakSet()
 
-_LOG_PREFIX = re.compile(r"^(?:\x1b\[[0-9;]*m)*(?:\([^)]*\)\s*)?(?:\x1b\[[0-9;]*m)*(?:[A-Z]+ [\d-]+ [\d:.]+ \[[^\]]*\]\s*)?")
+_LOG_PREFIX = re.compile(
+    r"^(?:\x1b\[[0-9;]*m)*(?:\([^)]*\)\s*)?(?:\x1b\[[0-9;]*m)*(?:[A-Z]+ [\d-]+ [\d:.]+ \[[^\]]*\]\s*)?"
+)
 _EXCEPTION = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b:?\s*\S")
 _UNINFORMATIVE = re.compile(r"root cause above|Engine core initialization failed|EngineDeadError|Failed core proc")
 
@@ -116,7 +118,9 @@ class Process:
         if (code := self._child.poll()) is None:
             return
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with status {code}"
-        raise EngineDied(f"{self.name} {how}: {likely_reason(self.tail()) or 'it said nothing'}", hint=f"log: {self.log}")
+        raise EngineDied(
+            f"{self.name} {how}: {likely_reason(self.tail()) or 'it said nothing'}", hint=f"log: {self.log}"
+        )
 
     def wait_ready(self, probe: Callable[[], object], *, timeout: float) -> float:
         """Waits until `probe` returns, and says how many seconds that took.
@@ -161,7 +165,9 @@ class Process:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _signal_group(self, number: int) -> None:

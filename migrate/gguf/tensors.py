@@ -51,7 +51,7 @@ class TensorReader:
         return wanted
 
     def _read(self, tensor: TensorInfo, offset: int, into: Bytes) -> None:
-        view = memoryview(into)
+        view = into.data
         while view:
             count = os.preadv(self._fd, [view], offset)
             if not count:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from migrate.gotemplate import formatting
 from migrate.gotemplate.values import (
+    INVALID,
     Kind,
-    Map,
     Slice,
     Struct,
     Uint8,
@@ -39,7 +39,7 @@ class Builtin:
     most: int | None
 
 
-# ---- collections ------------------------------------------------------------------------------------------------------
+# ---- collections -----------------------------------------------------------------------------------------------------
 
 
 def _len(args: Sequence[Value], limit: int) -> int:
@@ -122,7 +122,7 @@ def _bounds(indexes: Sequence[Value], length: int, capacity: int) -> tuple[int, 
     return start, stop, top
 
 
-# ---- comparison -------------------------------------------------------------------------------------------------------
+# ---- comparison ------------------------------------------------------------------------------------------------------
 
 _BASIC = frozenset({Kind.BOOL, Kind.INT, Kind.UINT, Kind.FLOAT, Kind.COMPLEX, Kind.STRING})
 _ORDERED = frozenset({Kind.INT, Kind.UINT, Kind.FLOAT, Kind.STRING})
@@ -150,29 +150,26 @@ def _equal(first: Value, second: Value) -> bool:
         raise ValueError(f"non-comparable types {type_name(first)} and {type_name(second)}")
     if is_nil(first) or is_nil(second):
         return is_nil(first) and is_nil(second)
-    if isinstance(first, Struct) and isinstance(second, Struct) and _comparable(second):
-        return _same_struct(first, second)
+    if isinstance(second, Struct) and (second.comparable or second.is_pointer):
+        return _identical(first, second)
     raise ValueError(f"non-comparable type {type_name(second)}")
 
 
-def _comparable(value: Value) -> bool:
-    if isinstance(value, Struct):
-        return value.is_pointer or all(_comparable(part) for part in value.fields.values())
-    return value is None or kind_of(value) in _BASIC
-
-
-def _same_struct(first: Struct, second: Struct) -> bool:
-    if first is second:
-        return True
-    if first.is_pointer or second.is_pointer or first.type_name != second.type_name:
+def _identical(first: Value, second: Value) -> bool:
+    """Go's == on two values of type any."""
+    if first is None or second is None:
+        return first is second
+    if type_name(first) != type_name(second):
         return False
-    pairs = zip(first.fields.values(), second.fields.values(), strict=True)
-    return all(
-        _same_struct(a, b)
-        if isinstance(a, Struct) and isinstance(b, Struct)
-        else type(a) is type(b) and _comparable(a) and a == b
-        for a, b in pairs
-    )
+    if not isinstance(first, Struct):
+        if kind_of(first) not in _BASIC:
+            raise ValueError(f"comparing uncomparable type {type_name(first)}")
+        return bool(first == second)
+    if first.is_pointer:
+        return first is second
+    if not first.comparable:
+        raise ValueError(f"comparing uncomparable type {type_name(first)}")
+    return all(_identical(part, second.fields[name]) for name, part in first.fields.items())
 
 
 def _ne(args: Sequence[Value], limit: int) -> bool:
@@ -212,7 +209,7 @@ def _not(args: Sequence[Value], limit: int) -> bool:
     return not is_true(args[0])
 
 
-# ---- text -------------------------------------------------------------------------------------------------------------
+# ---- text ------------------------------------------------------------------------------------------------------------
 
 _HTML = str.maketrans({"\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _JS = str.maketrans(
@@ -235,9 +232,9 @@ def _text(args: Sequence[Value], limit: int) -> str:
 
 def printable(value: Value) -> Value:
     """What is handed to fmt for a value that a template prints by itself."""
-    if is_nil(value) and not isinstance(value, (Map, Slice)):
+    if value is None or value is INVALID:
         return "<no value>"
-    if isinstance(value, Struct) and value.is_pointer:
+    if isinstance(value, Struct) and value.is_pointer and not value.is_nil:
         return Struct(value.type_name, value.fields, value.string, value.methods)
     return value
 

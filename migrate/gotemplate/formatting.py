@@ -6,7 +6,7 @@ inside another value) the text differs from run to run, and that is an error her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from migrate.errors import TemplateError
@@ -128,6 +128,9 @@ class _Printer:
             self.write("interface {}(nil)" if self.flags.sharp_v else "<nil>")
             return
         kind = kind_of(value)
+        if isinstance(value, Struct) and value.is_nil:
+            self._pad("<nil>")
+            return
         if kind is Kind.FUNC or (_is_pointer(value) and depth):
             raise TemplateError(_ADDRESS)
         if _is_pointer(value):
@@ -280,9 +283,9 @@ class _Printer:
             self._nested(value.fields[name], verb, depth)
         self.write("}")
 
-    def _separated(self, items: Sequence[Value] | Slice | object) -> Iterator[Value]:
+    def _separated(self, items: Iterable[Value]) -> Iterator[Value]:
         separator = ", " if self.flags.sharp_v else " "
-        for position, item in enumerate(items):  # type: ignore[arg-type]
+        for position, item in enumerate(items):
             if position:
                 self.write(separator)
             yield item

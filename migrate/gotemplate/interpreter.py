@@ -248,8 +248,8 @@ class _Execution:
             for variable, value in zip(pipe.decl, values, strict=False):
                 self._assign(variable.idents[0], value)
         elif pipe.decl:
-            for variable_, value in zip(self.variables.stack[-len(pipe.decl) :], values, strict=True):
-                variable_.value = value
+            for bound, value in zip(self.variables.stack[-len(pipe.decl) :], values, strict=True):
+                bound.value = value
 
     def _call_template(self, node: nodes.TemplateCall, dot: Value) -> None:
         body = self.templates.get(node.name)
@@ -366,10 +366,14 @@ class _Execution:
             self._fail(f"nil pointer evaluating interface {{}}.{name}")
         if isinstance(receiver, (Struct, Map, Slice)):
             method = receiver.string if name == "String" else receiver.methods.get(name)
-            if method is not None:
+            if method is not None and not (isinstance(receiver, Struct) and receiver.is_nil):
                 return self._call(name, method, self._arguments(args, dot, final))
         if isinstance(receiver, Struct):
             if name in receiver.fields:
+                if receiver.is_nil:
+                    self._fail(f"nil pointer evaluating {type_name(receiver)}.{name}")
+                if not name[0].isupper():
+                    self._fail(f"{name} is an unexported field of struct type {type_name(receiver)}")
                 self._no_field_arguments(name, args, final)
                 return receiver.fields[name]
         elif isinstance(receiver, (dict, Map)):

@@ -14,13 +14,15 @@ from typing import NoReturn
 
 from migrate.errors import TemplateError
 from migrate.gotemplate import literals, nodes
-from migrate.gotemplate.lexer import SPACES, Kind, Token, quoted, tokens
+from migrate.gotemplate.lexer import Kind, Token, quoted, tokens
 
 MAX_NESTING = 100
 
-BUILTIN_FUNCTIONS = frozenset(
-    "and call html index slice js len not or print printf println urlquery eq ge gt le lt ne".split()
-)
+_COMPARISONS = ("eq", "ge", "gt", "le", "lt", "ne")
+_COLLECTIONS = ("call", "index", "len", "slice")
+_TEXTS = ("html", "js", "print", "printf", "println", "urlquery")
+BUILTIN_FUNCTIONS = frozenset(("and", "not", "or", *_COLLECTIONS, *_COMPARISONS, *_TEXTS))
+"""The names that Go's templates know by themselves."""
 
 _OPERANDS = frozenset(
     {
@@ -38,6 +40,7 @@ _OPERANDS = frozenset(
         Kind.LEFT_PAREN,
     }
 )
+_UNICODE_SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _LITERALS = (nodes.Bool, nodes.String, nodes.Number, nodes.Nil, nodes.Dot)
 
 
@@ -439,4 +442,4 @@ _CONTROLS: dict[Kind, Callable[[_Parser, Token], nodes.Statement | _End]] = {
 
 
 def _is_empty(block: nodes.Block) -> bool:
-    return all(isinstance(node, nodes.Text) and not node.text.strip(SPACES + "\v\f\x85\xa0") for node in block.nodes)
+    return all(isinstance(node, nodes.Text) and not node.text.strip(_UNICODE_SPACES) for node in block.nodes)

@@ -11,8 +11,8 @@
 | func | a callable |
 
 A string is bytes in Go: len, index and slice count bytes, and a byte that is no part of valid UTF-8 is a lone surrogate
-here ("surrogateescape"). `INVALID` is reflect's zero Value: what a pipeline yields for nil. It prints as `<no value>` and
-its fields are INVALID again, while a field of a nil that never went through a pipeline is an error.
+here ("surrogateescape"). `INVALID` is reflect's zero Value: what a pipeline yields for nil. It prints as `<no value>`
+and its fields are INVALID again, while a field of a nil that never went through a pipeline is an error.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Struct:
     """A Go struct. `string` is its String() method, which prints it wherever fmt does; `methods` are callable by name.
 
     With `is_pointer` it is a pointer to the struct: the same in templates, except that fmt prints the address of one
-    that lies inside another value.
+    that lies inside another value. With `is_nil` it is a nil pointer.
+    `comparable` says that eq may compare two of them: no field has the type of a slice, map or function.
     """
 
     type_name: str
@@ -67,6 +68,8 @@ class Struct:
     string: Callable[[], str] | None = None
     methods: Mapping[str, Method] = field(default_factory=dict)
     is_pointer: bool = False
+    is_nil: bool = False
+    comparable: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,11 +167,13 @@ def is_true(value: Value) -> bool:
         return len(entries(value)) > 0
     if kind is Kind.SLICE:
         return len(value) > 0
-    return kind in (Kind.STRUCT, Kind.FUNC) or (kind is not Kind.INVALID and bool(value))
+    if kind is Kind.STRUCT:
+        return not value.is_nil
+    return kind is Kind.FUNC or (kind is not Kind.INVALID and bool(value))
 
 
 def is_nil(value: Value) -> bool:
-    return value is None or value is INVALID or (isinstance(value, (Map, Slice)) and value.is_nil)
+    return value is None or value is INVALID or (isinstance(value, (Map, Slice, Struct)) and value.is_nil)
 
 
 def entries(value: dict[str, Value] | Map) -> Mapping[str, Value]:

@@ -160,4 +160,3 @@ def _provenance(header: GGUFHeader | None) -> dict[str, str]:
         for key, value in header.metadata.items()
         if key.startswith("general.") and key not in skip and isinstance(value, str | int)
     }
-

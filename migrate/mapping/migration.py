@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,16 +11,17 @@ from migrate import architectures, chat_template
 from migrate.architectures.base import ModelLayout
 from migrate.errors import GGUFError, Refused
 from migrate.findings import Finding, Ledger, Status
-from migrate.gguf import vocabulary
+from migrate.gguf import eog
 from migrate.gguf.header import GGUFHeader
 from migrate.gguf.types import GGMLType
+from migrate.gguf.vocab import Vocabulary, read_vocabulary
 from migrate.mapping.parameters import Client, Sampling, map_context, map_sampling
 from migrate.mapping.stops import Stops, map_stops
-from migrate.ollama import options
+from migrate.ollama import capabilities, options
 from migrate.ollama.model import OllamaModel, Parameter
 from migrate.ollama.prompt_path import PromptPathDecision, prompt_path
 from migrate.ollama.refusal import refusal
-from migrate.vllm import versions
+from migrate.vllm import tool_parsers, versions
 from migrate.vllm.generation import GenerationConfig
 from migrate.vllm.serve import Argument
 
@@ -70,7 +71,7 @@ class Migration:
         return self.ledger.refused
 
 
-def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:  # noqa: B008 - frozen
+def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     """Decides everything. Raises nothing for what cannot move: that is in the ledger as `refused`.
 
     Errors: UsageError for choices that cannot be meant.
@@ -85,12 +86,14 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:  # noqa
 
     layout, dtype = _weights(model, choices, ledger)
     _attachments(model, ledger)
-    jinja, bos = _chat_template(model, path, choices, ledger)
+    vocabulary = _tokenizer(model, ledger)
+    bos = vocabulary is not None and vocabulary.add_bos
+    jinja = _chat_template(model, path, bos, choices, ledger)
 
     values = {p.name: p for p in parameters}
     header = model.gguf
-    end_ids = vocabulary.end_token_ids(header) if header else []
-    special = vocabulary.special_tokens(header) if header else {}
+    end_ids = eog.end_token_ids(header) if header else []
+    special = eog.special_tokens(header) if header else {}
     sampling = map_sampling(parameters, ledger, client=choices.client, keep_penalty=choices.keep_penalty)
     stops = map_stops(values.get("stop"), special, end_ids, ledger)
     context_length = _context_length(model)
@@ -105,7 +108,10 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:  # noqa
     generation = _generation(sampling, [*end_ids, *stops.token_ids], header)
     defaults = _request_defaults(sampling, stops)
     names = served_names(choices.served_name or model.name)
-    arguments = _arguments(choices, dtype, names, max_model_len, context_origin, jinja is not None, defaults)
+    arguments = [
+        *_arguments(choices, dtype, names, max_model_len, context_origin, jinja is not None, defaults),
+        *_tools(model, path, ledger),
+    ]
     _rest(model, ledger)
     ledger.extend(options.ignored(model))
     ledger.add("server address", Status.EQUIVALENT, "127.0.0.1:11434", f"{choices.host}:{choices.port}",
@@ -156,8 +162,8 @@ def _weights(model: OllamaModel, choices: Choices, ledger: Ledger) -> tuple[Mode
     reason = (
         "the same numbers"
         if exact
-        else f"each weight is dequantized and rounded once to {dtype}; llama.cpp computes with the quantized blocks and "
-        "8-bit activations, so log-probabilities move in the second or third digit"
+        else f"each weight is dequantized and rounded once to {dtype}; llama.cpp computes with the quantized blocks "
+        "and 8-bit activations, so log-probabilities move in the second or third digit"
     )
     ledger.add("FROM", Status.EXACT if exact else Status.EQUIVALENT, f"GGUF {header.architecture}: {listed}",
                f"safetensors {dtype}", reason)  # fmt: skip
@@ -166,6 +172,21 @@ def _weights(model: OllamaModel, choices: Choices, ledger: Ledger) -> tuple[Mode
         ledger.add("dtype", Status.REFUSED, "float16", "", f"vLLM refuses float16 for {layout.architecture.model_type}",
                    "pass --dtype bfloat16")  # fmt: skip
     return layout, dtype
+
+
+def _tokenizer(model: OllamaModel, ledger: Ledger) -> Vocabulary | None:
+    if model.gguf is None:
+        return None
+    try:
+        vocabulary = read_vocabulary(model.gguf)
+    except (Refused, GGUFError) as error:
+        ledger.add("tokenizer", Status.REFUSED, model.gguf.get("tokenizer.ggml.model", ""), "", str(error),
+                   error.hint or "")  # fmt: skip
+        return None
+    pre = model.gguf.get("tokenizer.ggml.pre")
+    ledger.add("tokenizer", Status.EXACT, f"{model.gguf.get('tokenizer.ggml.model')}{f'/{pre}' if pre else ''}, "
+               f"{len(vocabulary.tokens):,} tokens", "tokenizer.json", "the same ids for the same text")  # fmt: skip
+    return vocabulary
 
 
 def default_dtype(header: GGUFHeader, *, float16: bool = True) -> str:
@@ -207,19 +228,17 @@ def _attachments(model: OllamaModel, ledger: Ledger) -> None:
 
 
 def _chat_template(
-    model: OllamaModel, path: PromptPathDecision, choices: Choices, ledger: Ledger
-) -> tuple[str | None, bool]:
-    header = model.gguf
-    bos = vocabulary.adds_bos(header) if header else False
+    model: OllamaModel, path: PromptPathDecision, bos: bool, choices: Choices, ledger: Ledger
+) -> str | None:
     ledger.extend(path.notes)
-    own = header.chat_template if header else None
+    own = model.gguf.chat_template if model.gguf else None
     if choices.own_chat_template:
         if own is None:
             ledger.add("TEMPLATE", Status.REFUSED, "", "", "--chat-template own: the GGUF carries no chat template")
-            return None, bos
+            return None
         ledger.add("TEMPLATE", Status.APPROXIMATE, path.path, "the GGUF's own Jinja",
                    "as asked with --chat-template own: not what Ollama renders")  # fmt: skip
-        return _translated(lambda: chat_template.native(own, system=model.system, messages=model.messages), ledger), bos
+        return _translated(lambda: chat_template.native(own, system=model.system, messages=model.messages), ledger)
     if path.path == "renderer":
         ledger.add(
             "RENDERER",
@@ -230,33 +249,49 @@ def _chat_template(
             "template to translate",
             "pass --chat-template own to use the Jinja inside the GGUF instead, and compare with `migrate parity`",
         )
-        return None, bos
+        return None
     if path.path == "gguf_jinja":
         if own is None:
             ledger.add("TEMPLATE", Status.DROPPED, "none", "none", "neither the model nor the GGUF has a chat template",
                        "use /v1/completions, or pass a template to vllm serve with --chat-template")  # fmt: skip
-            return None, bos
+            return None
         ledger.add("TEMPLATE", Status.EXACT, "the GGUF's own Jinja", "chat_template.jinja", path.reason)
-        return _translated(lambda: chat_template.native(own, system=model.system, messages=model.messages), ledger), bos
+        return _translated(lambda: chat_template.native(own, system=model.system, messages=model.messages), ledger)
     template = model.template or "{{ .Prompt }}"
     ledger.add("TEMPLATE", Status.EQUIVALENT, "Go template", "chat_template.jinja", path.reason)
-    return (
-        _translated(
-            lambda: chat_template.translate(template, system=model.system, messages=model.messages, bos=bos), ledger
-        ),
-        bos,
+    return _translated(
+        lambda: chat_template.translate(template, system=model.system, messages=model.messages, bos=bos), ledger
     )
 
 
-def _translated(make: Any, ledger: Ledger) -> str | None:
+def _translated(make: Callable[[], chat_template.Translation], ledger: Ledger) -> str | None:
     """Runs a translation; a refusal becomes a finding."""
     try:
-        translation: chat_template.Translation = make()
+        translation = make()
     except Refused as error:
         ledger.add("TEMPLATE", Status.REFUSED, "", "", str(error), error.hint or "")
         return None
     ledger.extend(translation.findings)
     return translation.jinja
+
+
+def _tools(model: OllamaModel, path: PromptPathDecision, ledger: Ledger) -> list[Argument]:
+    """The tool-call parser, for models that take tools. Without one vLLM answers requests with tools with 400."""
+    if "tools" not in capabilities.capabilities(model, path.path):
+        return []
+    text = model.template if path.path in ("go_template", "parser") else capabilities.jinja_template(model)
+    if parser := tool_parsers.choose(text or ""):
+        ledger.add("tools", Status.APPROXIMATE, "tool calls found by name and JSON",
+                   f"tool-call-parser {parser.name}",
+                   f"the template writes calls as {parser.syntax}; vLLM's parser is stricter than Ollama's search")  # fmt: skip
+        return [
+            Argument("enable-auto-tool-choice", True, "the template takes tools"),
+            Argument("tool-call-parser", parser.name, f"the template's own syntax: {parser.syntax}"),
+        ]
+    ledger.add("tools", Status.DROPPED, "tool calls found by name and JSON", "",
+               "no parser of vLLM's is known to read this template's tool calls: requests with tools get a 400",
+               "choose one with --tool-call-parser and --enable-auto-tool-choice, or send tool_choice none")  # fmt: skip
+    return []
 
 
 def _rest(model: OllamaModel, ledger: Ledger) -> None:

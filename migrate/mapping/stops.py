@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from migrate.findings import Ledger, Status
-from migrate.gguf.vocabulary import TOKEN_CONTROL
+from migrate.gguf.vocab import CONTROL
 from migrate.ollama.model import Parameter
 
 NO_ESCAPES = ("\\n", "\\t", "\\r")
@@ -27,7 +27,7 @@ class Stops:
 def map_stops(
     stop: Parameter | None, special: Mapping[str, tuple[int, int]], end_ids: Sequence[int], ledger: Ledger
 ) -> Stops:
-    """Splits the stop list. `special` is `migrate.gguf.vocabulary.special_tokens`, `end_ids` the ids that stop anyway."""
+    """Splits the stop list. `special` is `migrate.gguf.eog.special_tokens`, `end_ids` the ids that stop anyway."""
     ids: list[int] = []
     strings: list[str] = []
     for text in dict.fromkeys(stop.value if stop else ()):
@@ -37,7 +37,7 @@ def map_stops(
             ledger.add("PARAMETER stop", Status.DROPPED, source, "", "an empty string stops nothing")
         elif token and token[0] in end_ids:
             ledger.add("PARAMETER stop", Status.EXACT, source, f"eos_token_id {token[0]}", "ends a generation anyway")
-        elif token and token[1] == TOKEN_CONTROL:
+        elif token and token[1] == CONTROL:
             ids.append(token[0])
             ledger.add(
                 "PARAMETER stop",

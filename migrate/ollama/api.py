@@ -61,15 +61,18 @@ def _host_and_port(authority: str, fallback: int) -> tuple[str, int]:
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", authority)
     if bracketed:
         host, port = bracketed.group(1), bracketed.group(2)
+    elif authority.startswith("["):
+        host, port = "", None
     elif authority.count(":") == 1:
         host, _, port = authority.partition(":")
+        host = host or "127.0.0.1"
     else:  # a name, or an IPv6 address without brackets
-        host, port = authority, None
+        host, port = authority or "127.0.0.1", None
     number = int(port) if port and re.fullmatch(r"[0-9]{1,5}", port) else fallback
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host or "127.0.0.1", number if number <= 65535 else fallback
+        return host, number if number <= 65535 else fallback
     loopback = "127.0.0.1" if address.version == 4 else "::1"
     return loopback if address.is_unspecified else str(address), number if number <= 65535 else fallback
 
@@ -115,8 +118,9 @@ class OllamaAPI:
 
     def list(self) -> list[Summary]:
         """All models, sorted by name."""
-        with self._client.errors():
-            models = self._client.list().models
+        import ollama
+
+        models = self._client.typed(ollama.ListResponse, "/api/tags").models
         found = [_summary(model.model or "", model) for model in models if ModelName.valid(model.model or "")]
         return sorted(found, key=lambda summary: (summary.name.short.lower(), summary.name.key))
 
@@ -126,17 +130,18 @@ class OllamaAPI:
 
     def ps(self) -> Sequence[Json]:
         """The loaded models: name, digest, size, size_vram (bytes), context_length (tokens) ..."""
-        with self._client.errors():
-            return [model.model_dump(mode="json") for model in self._client.ps().models]
+        import ollama
+
+        return [model.model_dump(mode="json") for model in self._client.typed(ollama.ProcessResponse, "/api/ps").models]
 
     # What it does
 
     def render(
         self, model: str, messages: Sequence[Message], *, tools: Sequence[Json] | None = None, think: Think = None
     ) -> str:
-        """The prompt /api/chat makes of these messages: before BOS, images as [img-N]. Loads the model.
+        """The prompt /api/chat makes of these messages, without BOS, images as [img-N]. Loads the model.
 
-        Needs Ollama 0.11.5. Raises ServerError where the server refuses the request (tools or think on a model without).
+        Needs Ollama 0.11.5. Raises ServerError where the server refuses the request (such as tools on a model without).
         """
         reply = self._chat(model, messages, tools, think, {"_debug_render_only": True})
         info = reply.get("_debug_info")
@@ -237,8 +242,8 @@ def _same_in_store(store: Store, summary: Summary) -> OllamaModel | None:
     try:
         if store.manifest(summary.name).digest == summary.digest:
             return store.load(summary.name)
-    except NotFound:
-        pass
+    except MigrateError:
+        pass  # another name, or incomplete here: the server has it all
     return None
 
 
@@ -248,15 +253,17 @@ def _same_in_store(store: Store, summary: Summary) -> OllamaModel | None:
 def model_from_show(name: str, shown: Mapping[str, Any], store: Store | None = None) -> OllamaModel:
     """An `OllamaModel` out of a reply of /api/show.
 
-    RENDERER, PARSER, FROM, ADAPTER and DRAFT are only in its `modelfile` text. That text shows `{{ .Prompt }}` where there
-    is no TEMPLATE; the two cannot be told apart and mean the same. `store` finds blobs by digest.
+    RENDERER, PARSER, FROM, ADAPTER and DRAFT are only in its `modelfile` text. That text shows `{{ .Prompt }}` where
+    there is no TEMPLATE; the two cannot be told apart and mean the same. `store` finds blobs by digest.
     """
     commands = _commands(_text(shown, "modelfile"))
     last = {command.name: command.args for command in commands}
     template = last.get("template")
     template = None if template in (None, "", DEFAULT_TEMPLATE) else template
     selected = _text(shown, "template") or None
-    weights, *projectors = [_blob(c.args, manifests.MODEL, store) for c in commands if c.name == "model"] or [None]
+    files = [_blob(c.args, manifests.MODEL, store) for c in commands if c.name == "model"]
+    weights = files[0] if files else None
+    projectors = [replace(layer, media_type=manifests.PROJECTOR) for layer in files[1:]]
     details = _object(shown, "details")
     info = {key: value for key, value in _object(shown, "model_info").items() if value is not None}
     jinja = selected not in (None, "", DEFAULT_TEMPLATE, template) and not (last.get("renderer") or last.get("parser"))
@@ -266,7 +273,6 @@ def model_from_show(name: str, shown: Mapping[str, Any], store: Store | None = N
     remote = {key: _text(shown, key) for key in ("remote_host", "remote_model") if shown.get(key)}
     adapters = [_blob(c.args, manifests.ADAPTER, store) for c in commands if c.name == "adapter"]
     drafts = [_blob(c.args, manifests.DRAFT, store) for c in commands if c.name == "draft"][-1:]
-    projectors = [replace(layer, media_type=manifests.PROJECTOR) for layer in projectors if layer]
     layers = [*([weights] if weights else []), *adapters, *projectors, *drafts]
     return OllamaModel(
         name=name,

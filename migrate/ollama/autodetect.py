@@ -1,8 +1,8 @@
 """What `ollama create` adds on its own when a GGUF is imported without a template of Ollama's.
 
-It compares the GGUF's Jinja template with a list of known ones and, within 100 edits, adds a built-in Go template *and*
-the stop list that belongs to it; the stop list even stays when the Modelfile has a TEMPLATE of its own. Neither leaves a
-mark in the store. But a built-in text has a known digest, and the stop lists are few.
+It compares the GGUF's Jinja template with a list of known ones and, within 100 edits, adds a built-in Go template
+*and* the stop list that belongs to it; the stop list even stays when the Modelfile has a TEMPLATE of its own. Neither
+leaves a mark in the store. But a built-in text has a known digest, and the stop lists are few.
 """
 
 from __future__ import annotations

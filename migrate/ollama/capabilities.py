@@ -1,13 +1,12 @@
 """What Ollama thinks a model can do, and a template says: rules of thumb of its own, repeated to the letter.
 
-They decide more than a label: which template is live (`prompt_path`), whether `think` defaults to true, whether tools are
-refused (server/images.go, thinking/template.go, template/template.go, read at 0.33).
+They decide more than a label: which template is live (`prompt_path`), whether `think` defaults to true, whether tools
+are refused (server/images.go, thinking/template.go, template/template.go, read at 0.33).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-
 
 from migrate.errors import TemplateError
 from migrate.gotemplate import nodes
@@ -149,7 +148,7 @@ def go_has_tool_round_trip(text: str) -> bool:
 
 
 def identifiers(template: nodes.Template) -> frozenset[str]:
-    """Every field and variable named anywhere, lower-case; fields of something in parentheses are not seen by Ollama."""
+    """Every field and variable named anywhere, lower-case. Ollama does not see `(...).Field`, so neither does this."""
     blocks = (template.root, *template.defines.values())
     parts = (node.idents for block in blocks for node in _walk(block) if isinstance(node, nodes.Field | nodes.Variable))
     return frozenset(name.lower() for idents in parts for name in idents)

@@ -9,8 +9,8 @@ from migrate.errors import NotFound
 
 
 def default_models_dirs() -> list[Path]:
-    """Where Ollama keeps models unless OLLAMA_MODELS says otherwise: of this user (also macOS, Windows, Docker as root),
-    of the service the Linux installer makes, of distribution packages.
+    """Where Ollama keeps models unless OLLAMA_MODELS says otherwise: this user's (also on macOS, Windows and as root in
+    Docker), those of the service the Linux installer makes, and of distribution packages.
     """
     homes = [Path.home()] + [Path(p) for p in ("/usr/share/ollama", "/var/lib/ollama", "/root") if os.name == "posix"]
     dirs = [home / ".ollama" / "models" for home in homes]

@@ -5,7 +5,7 @@ Ollama lexes rune by rune, not line by line (parser/parser.go, read at 0.33). Wh
 - A comment starts where a command could start, nowhere else: `temperature 0.1  # low` has the value `0.1  # low`.
 - A value that opens with a quote runs to the first line that *ends* with that quote, however many lines that takes.
   There are no escapes; single quotes are ordinary characters.
-- Characters Go does not call printable (no-break space, zero-width joiner, BOM ...) vanish; in values space and tab stay.
+- Characters Go does not call printable (no-break space, zero-width joiner, BOM ...) vanish; in values, tabs stay.
 - `PARAMETER` takes exactly one blank before its name. Names and types are checked later (`options.check`).
 """
 
@@ -22,7 +22,8 @@ from migrate.findings import Finding, Status
 from migrate.ollama.options import KNOWN_PARAMETERS
 
 COMMANDS = (
-    "FROM", "LICENSE", "TEMPLATE", "SYSTEM", "ADAPTER", "DRAFT", "RENDERER", "PARSER", "PARAMETER", "MESSAGE", "REQUIRES",
+    "FROM", "LICENSE", "TEMPLATE", "SYSTEM", "ADAPTER", "DRAFT", "RENDERER", "PARSER", "PARAMETER", "MESSAGE",
+    "REQUIRES",
 )  # fmt: skip
 ROLES = ("system", "user", "assistant")
 MAX_BYTES = 64 << 20
@@ -70,8 +71,8 @@ def decode(data: bytes) -> str:
 def parse(text: str) -> list[Command]:
     """The commands of a Modelfile in order, in time linear in its length.
 
-    Raises ModelfileError where Ollama refuses the file. Its `line` counts as Ollama does (both characters of a CRLF, and
-    the newline that ended a lone word); the message names the line an editor shows.
+    Raises ModelfileError where Ollama refuses the file. Its `line` counts as Ollama does (both characters of a CRLF,
+    and the newline that ended a lone word); the message names the line an editor shows.
     """
     commands = list(_Lexer(text).commands())
     if not any(c.name == "model" for c in commands):

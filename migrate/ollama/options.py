@@ -42,7 +42,7 @@ class Option:
 OPTIONS: Mapping[str, Option] = {
     o.name: o
     for o in (
-        Option("temperature", "float", 0.8, "request", "0 picks the likeliest token; applied last, after top_p and min_p"),
+        Option("temperature", "float", 0.8, "request", "0: always the likeliest token; applied after top_p, min_p"),
         Option("top_k", "int", 40, "request", "0 or less: the whole vocabulary"),
         Option("top_p", "float", 0.9, "request", ""),
         Option("min_p", "float", 0.0, "request", ""),
@@ -269,8 +269,8 @@ def _origin(model: OllamaModel, name: str) -> str:
         return "ollama create, for every gemma4"
     if (named := built_in_template(model.template)) and list(value) == built_in_stop_list(named):
         return f"autodetected template ({named})"
-    if names := templates_with_stop_list(value):
-        return f"Modelfile or autodetected template ({' or '.join(names)})"
+    if templates_with_stop_list(value) and (model.gguf is None or model.gguf.chat_template):
+        return "Modelfile or autodetected template"
     return "Modelfile"
 
 

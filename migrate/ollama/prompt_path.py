@@ -39,9 +39,13 @@ def prompt_path(
         reason = f"RENDERER {model.renderer}: Ollama's own code writes the prompt"
         return PromptPathDecision("renderer", reason, _unused_template(model, "the RENDERER goes first"))
     if model.parser:
-        return PromptPathDecision("parser", f"PARSER {model.parser} reads the answers, so {_go_text(model)} is rendered")
+        return PromptPathDecision(
+            "parser", f"PARSER {model.parser} reads the answers, so {_go_text(model)} is rendered"
+        )
     if caps.uses_harmony(model):
-        return PromptPathDecision("parser", "gpt-oss with harmony tags in its TEMPLATE: rendered, answers read as harmony")
+        return PromptPathDecision(
+            "parser", "gpt-oss with harmony tags in its TEMPLATE: rendered, answers read as harmony"
+        )
     if resolve(version or model.ollama_version) < _NATIVE_SINCE:
         return PromptPathDecision("go_template", f"before Ollama 0.30 {_go_text(model)} is always rendered")
     if caps.is_embedding(model):
@@ -93,7 +97,7 @@ def _go(model: OllamaModel, reason: str) -> PromptPathDecision:
         "TEMPLATE",
         Status.EXACT,
         source=f"Ollama's built-in {named}",
-        reason=f"the text of Ollama's built-in template {named}, which `ollama create` adds by itself when a GGUF has a "
+        reason=f"the text of Ollama's built-in {named}, which `ollama create` adds by itself when a GGUF has a "
         "similar Jinja template; the GGUF's own is not used: neighbouring messages of one role are joined, and what "
         "else the Jinja does (tools, dates, trimming) does not happen",
     )
@@ -116,8 +120,8 @@ def _native(model: OllamaModel) -> PromptPathDecision:
             Status.EQUIVALENT,
             source="none",
             target="the GGUF's own template",
-            reason="where the GGUF's template resembles one it knows, `ollama create` adds a Go template and stop texts of "
-            "its own; a Modelfile does not show that",
+            reason="where the GGUF's template resembles one it knows, `ollama create` adds a Go template and stops "
+            "of its own; a Modelfile does not show that",
             action="If the model exists in Ollama, name it instead of its Modelfile.",
         )
         notes = (note,)

@@ -116,7 +116,7 @@ def _from_gguf(path: Path) -> OllamaModel:
     if (kind := _kind(header)) != manifests.MODEL:
         what = kind.removeprefix(manifests.IMAGE)
         hint = "Name the model; adapters and projectors belong into a Modelfile (ADAPTER, a second FROM)."
-        raise Refused(f"{path.name} is a {what}, not a model", hint=hint)
+        raise Refused(f"{path.name} holds a {what}, not a model", hint=hint)
     return OllamaModel(
         name=path.stem, kind="gguf", gguf=header, gguf_path=path, layers=(_layer(path, manifests.MODEL),)
     )
@@ -160,12 +160,8 @@ def _base(name: str, models_dir: Path | None, host: str | None) -> OllamaModel:
     if source == "cloud":
         raise Refused(f"FROM {name} is a cloud model: it has no weights here", hint="Use a model that runs locally.")
     if not base or not ModelName.valid(base):
-        hint = (
-            "There is no such file, so it was taken for a model name."
-            if base
-            else 'Write "FROM name" or "FROM ./file".'
-        )
-        raise NotFound(f"FROM {name[:200]!r} is neither a file nor a model name", hint=hint)
+        hint = "Paths are relative to the Modelfile." if base else 'Write "FROM name" or "FROM ./file".'
+        raise NotFound(f"FROM {name[:200]}: no such file, and not a model name", hint=hint)
     try:
         return load_name(base, models_dir=models_dir, host=host)
     except NotFound as error:

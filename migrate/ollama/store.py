@@ -70,7 +70,9 @@ class Store:
         if same := next((other for other in known if other.key == wanted.key), None):
             return same
         shorts = [other.short for other in known]
-        near = get_close_matches(wanted.short, shorts, n=3) or [s for s in shorts if s.startswith(f"{wanted.model}:")]
+        near = [s for s in shorts if s.startswith(f"{wanted.model}:")] or get_close_matches(
+            wanted.short, shorts, 3, 0.75
+        )
         hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(shorts[:10]) or 'no models'}."
         raise NotFound(f"no model {wanted.short!r} in {self.path}", hint=hint)
 

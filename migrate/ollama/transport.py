@@ -6,14 +6,16 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import ollama
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from migrate.errors import ServerError, ServerUnreachable, StoreError
 from migrate.ollama.bounded import loads_object
+
+Reply = TypeVar("Reply", bound=BaseModel)
 
 MAX_BODY_BYTES = 128 << 20
 """A verbose /api/show of a large vocabulary has some 30 MB."""
@@ -65,8 +67,9 @@ class _BoundedTransport(httpx.BaseTransport):
 class Client(ollama.Client):
     """The `ollama` package's client, with bounds, errors of this package, and any request as plain JSON.
 
-    The package's types leave out fields that a migration needs (`system` and `messages` of /api/show, ids of tool calls,
-    `_debug_info`), so most calls here use `json`.
+    The package's types leave out fields that a migration needs (`system` and `messages` of /api/show, ids of tool
+    calls, `_debug_info`), so most
+    calls here use `json`.
     """
 
     def __init__(self, base_url: str, *, timeout: float) -> None:
@@ -83,12 +86,21 @@ class Client(ollama.Client):
     def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Raises ServerUnreachable, ServerError."""
         with self.errors():
-            response = self._request_raw(method, path, json=dict(body) if body is not None else None)
-            status: int = response.status_code
+            response: httpx.Response = self._request_raw(  # type: ignore[no-untyped-call]
+                method, path, json=dict(body) if body is not None else None
+            )
             try:
                 return loads_object(response.content, path)
             except StoreError as error:
-                raise self._no_ollama(str(error), status) from None
+                raise self._no_ollama(str(error), response.status_code) from None
+
+    def typed(self, reply: type[Reply], path: str) -> Reply:
+        """What GET `path` gives, as a type of the `ollama` package."""
+        with self.errors():
+            return reply.model_validate(self.json("GET", path))
+
+    def close(self) -> None:
+        super().close()  # type: ignore[no-untyped-call]
 
     @contextmanager
     def errors(self) -> Iterator[None]:

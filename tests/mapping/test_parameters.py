@@ -13,7 +13,9 @@ from migrate.ollama.model import Parameter
 MODELFILE, DEFAULT = "Modelfile", "Ollama default (0.33)"
 
 
-def sample(*parameters: tuple[str, Any], client: Client = "native", keep: bool = False) -> tuple[dict[str, Any], Ledger]:
+def sample(
+    *parameters: tuple[str, Any], client: Client = "native", keep: bool = False
+) -> tuple[dict[str, Any], Ledger]:
     ledger = Ledger()
     rows = [Parameter(name, value, MODELFILE) for name, value in parameters]
     sampling = map_sampling(rows, ledger, client=client, keep_penalty=keep)
@@ -101,7 +103,13 @@ def test_defaults_nobody_wrote_are_carried_over_and_named() -> None:
     ],
 )
 def test_context(
-    num_ctx: int | None, origin: str, maximum: int, explicit: int | None, loaded: int | None, expected: int, status: Status
+    num_ctx: int | None,
+    origin: str,
+    maximum: int,
+    explicit: int | None,
+    loaded: int | None,
+    expected: int,
+    status: Status,
 ) -> None:
     ledger = Ledger()
     length, why = map_context(

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from migrate.findings import Ledger, Status
-from migrate.gguf.vocabulary import TOKEN_CONTROL, TOKEN_USER_DEFINED
+from migrate.gguf.vocab import CONTROL, USER_DEFINED
 from migrate.mapping.stops import map_stops
 from migrate.ollama.model import Parameter
 
 SPECIAL = {
-    "<|im_end|>": (2, TOKEN_CONTROL),
-    "<|im_start|>": (1, TOKEN_CONTROL),
-    "<tool>": (3, TOKEN_USER_DEFINED),
+    "<|im_end|>": (2, CONTROL),
+    "<|im_start|>": (1, CONTROL),
+    "<tool>": (3, USER_DEFINED),
 }
 
 
@@ -25,7 +25,9 @@ SPECIAL = {
         ([""], (), (), Status.DROPPED),
     ],
 )
-def test_where_a_stop_goes(stop: list[str], token_ids: tuple[int, ...], strings: tuple[str, ...], status: Status) -> None:
+def test_where_a_stop_goes(
+    stop: list[str], token_ids: tuple[int, ...], strings: tuple[str, ...], status: Status
+) -> None:
     ledger = Ledger()
     stops = map_stops(Parameter("stop", stop, "Modelfile"), SPECIAL, [2], ledger)
     assert (stops.token_ids, stops.strings) == (token_ids, strings)

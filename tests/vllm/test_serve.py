@@ -6,9 +6,27 @@ import yaml
 from migrate.vllm.generation import GenerationConfig
 from migrate.vllm.serve import Argument, to_yaml
 
+
 @pytest.mark.parametrize(
     "value",
-    ["plain", "a: b", "# no comment", "'", '"', "{x: 1}", "[1]", "- a", "1", "1e3", "~", "", " ", "é 漢 🙂", "a\nb", "x" * 300]
+    [
+        "plain",
+        "a: b",
+        "# no comment",
+        "'",
+        '"',
+        "{x: 1}",
+        "[1]",
+        "- a",
+        "1",
+        "1e3",
+        "~",
+        "",
+        " ",
+        "é 漢 🙂",
+        "a\nb",
+        "x" * 300,
+    ]
     + [0, 2048, True, False, ["a", "a:latest"], ["yes", "a, b", "#"]],
 )
 @pytest.mark.parametrize("origin", ["PARAMETER num_ctx 8192", "two\nlines", "\x1b[31m", ""])

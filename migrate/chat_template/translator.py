@@ -66,6 +66,8 @@ class Translator:
 
     template: go.Template
     root: Mapping[str, Value]
+    without_functions: bool = False
+    """Ollama runs the cut tree without its own functions and without sub-templates."""
     assigned: dict[object, Assigned] = field(default_factory=dict)
     findings: dict[str, str] = field(default_factory=dict)
     facts: Facts = field(init=False)
@@ -361,9 +363,9 @@ class Translator:
         return any(loop.number == number and loop.source == source for loop in self._loops)
 
     def _call(self, node: go.TemplateCall, dot: Value) -> j.Body:
-        body = self.template.defines.get(node.name)
+        body = None if self.without_functions else self.template.defines.get(node.name)
         if body is None:
-            if node.name != self.template.name:
+            if self.without_functions or node.name != self.template.name:
                 return (j.Output(values.error(f"template {node.name!r} is not defined").expr),)
             body = self.template.root
         if len(self._calls) >= MAX_CALL_DEPTH:

@@ -1,20 +1,17 @@
-"""What llama.cpp, and so Ollama, reads into a vocabulary: which tokens end a generation, whether BOS is added.
+"""Which tokens end a generation in llama.cpp, and so in Ollama.
 
-llama.cpp stops on more than the EOS id: any token whose text is in a fixed list of names ends the answer too. A server
-that only knows `eos_token_id` would run on, so all of them have to be carried over.
-Source of both: `llama_vocab::impl::load` in llama.cpp's src/llama-vocab.cpp.
+llama.cpp stops on more than the EOS id: any token whose text is in a fixed list of names ends the answer too (source:
+the end of `llama_vocab::impl::load` in llama.cpp's src/llama-vocab.cpp). A server that only knows `eos_token_id` would
+run on, so all of them have to be carried over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from migrate.gguf.header import GGUFHeader
+from migrate.gguf.header import GGUFHeader
+from migrate.gguf.vocab import CONTROL, USER_DEFINED
 
-TOKEN_NORMAL, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE = 1, 2, 3, 4, 5, 6
-"""Values of `tokenizer.ggml.token_type`."""
 
 END_NAMES = frozenset(
     "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
@@ -67,31 +64,6 @@ def special_tokens(header: GGUFHeader) -> dict[str, tuple[int, int]]:
     """Text -> (id, token_type) of every control and user-defined token."""
     tokens: Sequence[str] = header.get("tokenizer.ggml.tokens", ())
     types: Sequence[int] = header.get("tokenizer.ggml.token_type", ())
-    kinds = (TOKEN_CONTROL, TOKEN_USER_DEFINED)
+    kinds = (CONTROL, USER_DEFINED)
     return {text: (i, t) for i, (text, t) in enumerate(zip(tokens, types, strict=False)) if t in kinds}
 
-
-_BOS_BY_PRE_TOKENIZER = frozenset(
-    "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano tekken chameleon".split()
-)
-"""Byte-level BPE adds no BOS unless the pre-tokenizer is one of these, or the file says otherwise."""
-
-
-def adds_bos(header: GGUFHeader) -> bool:
-    """Whether llama.cpp puts BOS before a prompt: as the file says, else by the kind of vocabulary."""
-    bos = header.get("tokenizer.ggml.bos_token_id", 11 if header.get("tokenizer.ggml.model") == "gpt2" else 1)
-    if not isinstance(bos, int) or not 0 <= bos < len(header.get("tokenizer.ggml.tokens", ())):
-        return False
-    pre = header.get("tokenizer.ggml.pre")
-    if pre == "gemma4":
-        return True
-    said = header.get("tokenizer.ggml.add_bos_token")
-    if isinstance(said, bool):
-        return said
-    match header.get("tokenizer.ggml.model"):
-        case "llama" | "bert":
-            return True
-        case "gpt2":
-            return pre in _BOS_BY_PRE_TOKENIZER
-        case _:
-            return False

@@ -1,0 +1,169 @@
+"""From a GGUF to a Hugging Face checkpoint with unquantized weights ("dense")."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrate.architectures import for_header
+from migrate.architectures.base import ModelLayout
+from migrate.checkpoint.config import model_config
+from migrate.checkpoint.tokenizer import write_tokenizer
+from migrate.checkpoint.weights import Progress, output_tensors, write_weights
+from migrate.checkpoint.writer import CheckpointWriter, check_disk_space, plan_shards
+from migrate.errors import OutputExists, Refused, UsageError
+from migrate.findings import Finding, Status
+from migrate.gguf.header import GGUFHeader
+from migrate.gguf.types import DType, GGMLType
+from migrate.gguf.vocab import read_vocabulary
+
+CONFIG_FILE = "config.json"
+_OTHER_FILES_BYTES = 64 << 20
+"""Room for tokenizer and config, generously."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsPlan:
+    """What a conversion would write. `files` are (name, bytes) of the weight files."""
+
+    model_type: str
+    dtype: DType
+    parameters: int
+    files: Sequence[tuple[str, int]]
+    findings: Sequence[Finding]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(size for _, size in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointReport:
+    """What a conversion wrote. `files` are names in the output directory, `nbytes` their size together."""
+
+    model_type: str
+    dtype: DType
+    parameters: int
+    files: Sequence[str]
+    nbytes: int
+    findings: Sequence[Finding]
+
+
+def plan_weights(header: GGUFHeader, dtype: str | None = None) -> WeightsPlan:
+    """What `convert_weights` would write, from the header alone. Raises what it would raise before writing."""
+    layout = for_header(header).read(header)
+    chosen, findings = choose_dtype(layout, header, dtype)
+    shards = plan_shards(output_tensors(layout.tensors, chosen))
+    return WeightsPlan(
+        layout.architecture.model_type,
+        chosen,
+        layout.parameter_count,
+        tuple((shard.file_name, shard.size) for shard in shards),
+        (*layout.findings, *findings),
+    )
+
+
+def convert_weights(
+    header: GGUFHeader,
+    out_dir: Path,
+    *,
+    dtype: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> CheckpointReport:
+    """Write config.json, tokenizer and weights into `out_dir`, which exists and is empty.
+
+    `dtype`: "bfloat16", "float16" or "float32"; None chooses (see `choose_dtype`). `progress` is called with (bytes
+    written, bytes in all). After an error the directory holds pieces: write beside, then rename.
+
+    Raises:
+        UsageError: a dtype nobody knows, or `out_dir` is not an empty directory.
+        GGUFError: metadata or tensors are damaged, missing or unknown.
+        Refused: the architecture, its settings, or its tokenizer are not supported.
+        MigrateError: the disk is too small.
+    """
+    _check_directory(out_dir)
+    layout = for_header(header).read(header)
+    chosen, dtype_findings = choose_dtype(layout, header, dtype)
+    outputs = output_tensors(layout.tensors, chosen)
+    check_disk_space(out_dir, sum(tensor.nbytes for tensor in outputs) + _OTHER_FILES_BYTES)
+    tokenizer_files, tokenizer_findings = write_tokenizer(header, out_dir)
+    config = model_config(layout, read_vocabulary(header), chosen)
+    (out_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    with CheckpointWriter(out_dir, outputs) as writer:
+        write_weights(header, layout.tensors, chosen, writer, threads=threads, progress=progress)
+    files = [CONFIG_FILE, *tokenizer_files, *writer.files]
+    return CheckpointReport(
+        layout.architecture.model_type,
+        chosen,
+        layout.parameter_count,
+        tuple(files),
+        sum((out_dir / name).stat().st_size for name in files),
+        (*layout.findings, *dtype_findings, *tokenizer_findings),
+    )
+
+
+def choose_dtype(layout: ModelLayout, header: GGUFHeader, requested: str | None) -> tuple[DType, list[Finding]]:
+    """The dtype to write, and a finding for every type of the source.
+
+    Float16 matrices stay float16; everything else becomes bfloat16, which quantized models' families were trained in.
+
+    Raises:
+        UsageError: `requested` is no dtype.
+        Refused: float16 was asked for, and vLLM refuses it for this family.
+    """
+    matrices = {tensor.source.type for tensor in layout.tensors if len(tensor.shape) > 1}
+    only_float16 = GGMLType.F16 in matrices and matrices <= {GGMLType.F16, GGMLType.F32}
+    chosen = DType.FLOAT16 if only_float16 and layout.architecture.float16 else DType.BFLOAT16
+    if requested is not None:
+        chosen = _parse_dtype(requested)
+    if chosen is DType.FLOAT16 and not layout.architecture.float16:
+        raise Refused(f"vLLM does not run {layout.architecture.model_type} in float16", hint="--dtype bfloat16")
+    return chosen, [
+        Finding(
+            f"weights {share.type.name}",
+            _fidelity(share.type, chosen),
+            f"{share.tensors} tensors, {share.nbytes / 1e6:.1f} MB",
+            chosen.value,
+            _fidelity_reason(share.type, chosen),
+        )
+        for share in header.type_shares()
+    ]
+
+
+def _parse_dtype(name: str) -> DType:
+    try:
+        return DType(name)
+    except ValueError:
+        raise UsageError(f"dtype {name!r}: one of {', '.join(DType)}") from None
+
+
+def _fidelity(source: GGMLType, target: DType) -> Status:
+    lossless = {
+        GGMLType.F32: {DType.FLOAT32},
+        GGMLType.F16: {DType.FLOAT16, DType.FLOAT32},
+        GGMLType.BF16: {DType.BFLOAT16, DType.FLOAT32},
+    }
+    if source.is_quantized or target in lossless.get(source, set()):
+        return Status.EXACT
+    return Status.EQUIVALENT if source is GGMLType.F32 else Status.APPROXIMATE
+
+
+def _fidelity_reason(source: GGMLType, target: DType) -> str:
+    step = {DType.BFLOAT16: "2^-9", DType.FLOAT16: "2^-12", DType.FLOAT32: "2^-25"}[target]
+    if source.is_quantized:
+        return f"dequantized to float32 and rounded to nearest even (relative error at most {step})"
+    if _fidelity(source, target) is Status.EXACT:
+        return "the same values"
+    if source is GGMLType.F32:
+        return f"rounded to nearest even (relative error at most {step}); none if the original was {target.value}"
+    return f"rounded to nearest even (relative error at most {step})"
+
+
+def _check_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: not a directory")
+    if any(directory.iterdir()):
+        raise OutputExists(f"{directory}: not empty")

@@ -1,0 +1,77 @@
+"""Is a written checkpoint what the GGUF says? Judged by gguf-py, another implementation than the one that wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from migrate.architectures.base import MappedTensor, ModelLayout
+from migrate.errors import BadInput
+from migrate.gguf.header import GGUFHeader
+from migrate.gguf.types import DType
+
+Array = npt.NDArray[Any]
+
+
+def verify_weights(header: GGUFHeader, layout: ModelLayout, model_dir: Path) -> int:
+    """Compares every tensor bit for bit with gguf-py's float32 values rounded to nearest even; returns their number.
+
+    One tensor is in memory at a time. Raises BadInput naming the first tensor that differs.
+    """
+    import gguf
+
+    source = {t.name: t for t in gguf.GGUFReader(header.path).tensors}
+    written = _Checkpoint(model_dir)
+    for tensor in layout.tensors:
+        entry = source[tensor.source.name]
+        floats = np.asarray(gguf.dequantize(entry.data, entry.tensor_type), dtype=np.float32)
+        expected_dtype, found = written.bits(tensor.target)
+        expected = _round(_ordered(floats, tensor), expected_dtype)
+        if expected.shape != found.shape or not np.array_equal(expected, found):
+            raise BadInput(f"{model_dir}: {tensor.target} is not {tensor.source.name} of {header.path.name}")
+    return len(layout.tensors)
+
+
+def _ordered(floats: Array, tensor: MappedTensor) -> Array:
+    values = floats.reshape(tensor.shape)
+    return values if tensor.row_order is None else values[np.asarray(tensor.row_order)]
+
+
+def _round(floats: Array, dtype: DType) -> Array:
+    """Bits of float32 values in another dtype, rounded to nearest even."""
+    if dtype is DType.FLOAT32:
+        return floats.view(np.uint32)
+    if dtype is DType.FLOAT16:
+        return floats.astype(np.float16).view(np.uint16)
+    bits = floats.view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+class _Checkpoint:
+    """The safetensors files of a directory, read tensor by tensor."""
+
+    def __init__(self, directory: Path) -> None:
+        import json
+
+        self._where: dict[str, tuple[Path, int, dict[str, Any]]] = {}
+        for path in sorted(directory.glob("*.safetensors")):
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                entries = json.loads(file.read(length))
+            for name, entry in entries.items():
+                if name != "__metadata__":
+                    self._where[name] = (path, 8 + length, entry)
+
+    def bits(self, name: str) -> tuple[DType, Array]:
+        """Dtype and bit patterns of one tensor, in its shape."""
+        if name not in self._where:
+            raise BadInput(f"{name} is missing from the checkpoint")
+        path, start, entry = self._where[name]
+        dtype = {"F32": DType.FLOAT32, "F16": DType.FLOAT16, "BF16": DType.BFLOAT16}[entry["dtype"]]
+        begin, end = entry["data_offsets"]
+        unsigned = np.uint32 if dtype is DType.FLOAT32 else np.uint16
+        data = np.fromfile(path, dtype=np.uint8, count=end - begin, offset=start + begin)
+        return dtype, data.view(unsigned).reshape(entry["shape"])

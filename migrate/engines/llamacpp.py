@@ -1,0 +1,152 @@
+"""llama.cpp, the engine inside Ollama: the source when no Ollama is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from migrate.engines.base import (
+    Candidate,
+    Capabilities,
+    Conversation,
+    Generation,
+    Kind,
+    Prompt,
+    TokenLogprob,
+    to_openai,
+)
+from migrate.engines.http import DEFAULT_TIMEOUT_S, JsonClient
+from migrate.engines.supervisor import Process, free_port
+from migrate.errors import NotFound, ServerError
+
+FINISH_REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
+
+NEUTRAL_SAMPLING: Mapping[str, Any] = {
+    "temperature": 0.0,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "dry_multiplier": 0.0,
+    "seed": 1,
+}
+
+
+class LlamaCppEngine:
+    """llama.cpp's own HTTP server. `render` is the Jinja template inside the GGUF, as Ollama's native path uses it."""
+
+    kind: Kind = "llama.cpp"
+
+    def __init__(self, url: str, *, timeout: float = DEFAULT_TIMEOUT_S, process: Process | None = None) -> None:
+        self._client = JsonClient(url, label="llama.cpp", timeout=timeout, process=process)
+        self._model: str | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(render=True, tokenize=True, generate=True, token_ids=True, score=False)
+
+    @property
+    def url(self) -> str:
+        return self._client.address
+
+    @property
+    def name(self) -> str:
+        if self._model is None:
+            self._model = Path(str(self._object("GET", "/props").get("model_path", ""))).name
+        return f"llama.cpp at {self.url}, {self._model}"
+
+    def render(self, conversation: Conversation) -> str:
+        body: dict[str, Any] = {"messages": to_openai(conversation.messages)}
+        if conversation.tools:
+            body["tools"] = list(conversation.tools)
+        answer = self._object("POST", "/apply-template", body)
+        with self._client.reading("/apply-template"):
+            return str(answer["prompt"])
+
+    def tokenize(self, prompt: str | Conversation) -> tuple[int, ...]:
+        text = prompt if isinstance(prompt, str) else self.render(prompt)
+        body = {"content": text, "add_special": True, "parse_special": True}
+        answer = self._object("POST", "/tokenize", body)
+        with self._client.reading("/tokenize"):
+            return tuple(int(token) for token in answer["tokens"])
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens included."""
+        answer = self._object("POST", "/detokenize", {"tokens": list(ids)})
+        with self._client.reading("/detokenize"):
+            return str(answer["content"])
+
+    def generate(
+        self, prompt: Prompt, *, max_tokens: int, top_logprobs: int = 0, stop: Sequence[str] = ()
+    ) -> Generation:
+        given: str | list[int]
+        if isinstance(prompt, Conversation):
+            given = self.render(prompt)
+        else:
+            given = prompt if isinstance(prompt, str) else list(prompt)
+        body = {
+            **NEUTRAL_SAMPLING,
+            "prompt": given,
+            "n_predict": max_tokens,
+            "n_probs": max(top_logprobs, 1),
+            "post_sampling_probs": False,
+            "return_tokens": True,
+            "cache_prompt": False,
+            "stop": list(stop),
+        }
+        answer = self._object("POST", "/completion", body)
+        with self._client.reading("/completion"):
+            return Generation(
+                text=answer["content"],
+                tokens=tuple(_position(entry) for entry in answer.get("completion_probabilities") or []),
+                finish_reason=FINISH_REASONS.get(answer["stop_type"], answer["stop_type"]),
+                prompt_tokens=answer["tokens_evaluated"],
+                prompt_ids=tuple(given) if isinstance(given, list) else None,
+            )
+
+    def score(self, prompt: Sequence[int], continuation: Sequence[int], *, top: int) -> tuple[TokenLogprob, ...]:
+        raise ServerError("llama.cpp's server gives no logprobs of prompt tokens", status=501)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _object(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        answer = self._client.request(method, path, body)
+        if not isinstance(answer, dict):
+            raise ServerError(f"llama.cpp at {self.url} answered {path} with an unexpected shape", status=200)
+        return answer
+
+
+def _position(entry: Mapping[str, Any]) -> TokenLogprob:
+    top = tuple(Candidate(t["id"], bytes(t["bytes"]), t["logprob"]) for t in entry["top_logprobs"])
+    return TokenLogprob(entry["id"], bytes(entry["bytes"]), entry["logprob"], top)
+
+
+@contextmanager
+def serve(
+    gguf: Path,
+    *,
+    python: str,
+    log: Path,
+    context: int = 4096,
+    threads: int = 0,
+    adapters: Sequence[Path] = (),
+    timeout: float = 300.0,
+) -> Iterator[LlamaCppEngine]:
+    """A llama.cpp server for a GGUF, run by a `python` that has xllamacpp, stopped on leaving. Raises EngineDied."""
+    if not gguf.is_file():
+        raise NotFound(f"no GGUF at {gguf}")
+    port = free_port()
+    script = Path(__file__).with_name("llamacpp_server.py")
+    command = [python, "-I", str(script), str(gguf.resolve()), "--port", str(port), "--ctx", str(context)]
+    command += ["--threads", str(threads)]
+    for adapter in adapters:
+        command += ["--lora", str(adapter.resolve())]
+    with Process(command, name="llama.cpp", log=log) as process:
+        engine = LlamaCppEngine(f"http://127.0.0.1:{port}", process=process)
+        try:
+            process.wait_ready(lambda: engine.generate("a", max_tokens=1), timeout=timeout)
+            yield engine
+        finally:
+            engine.close()

@@ -1,0 +1,127 @@
+"""What parity needs to know of a bundle, read from its migration.json and its model directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from migrate.errors import BadInput, NotFound
+
+FILE_NAME = "migration.json"
+MAX_BYTES = 64 << 20
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class SourceFacts(_Facts):
+    """The Ollama model. `parameters` are {name, value, origin}; `adds_bos`: llama.cpp puts BOS before the prompt."""
+
+    name: str
+    prompt_path: Literal["renderer", "parser", "go_template", "gguf_jinja"]
+    architecture: str = ""
+    template: str | None = None
+    chat_template: str | None = None
+    system: str | None = None
+    messages: list[dict[str, Any]] = Field(default_factory=list)
+    parameters: list[dict[str, Any]] = Field(default_factory=list)
+    digests: dict[str, str] = Field(default_factory=dict)
+    adds_bos: bool | None = None
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Stop strings of the model, from whoever set them."""
+        for parameter in self.parameters:
+            if parameter.get("name") == "stop" and isinstance(parameter.get("value"), list):
+                return tuple(str(value) for value in parameter["value"])
+        return ()
+
+    @property
+    def has_tools(self) -> bool:
+        """The template that is live prints tools."""
+        if self.prompt_path == "renderer":
+            return True
+        live = self.chat_template if self.prompt_path == "gguf_jinja" else self.template
+        return (bool(live) and ".Tools" in str(live)) or (self.prompt_path == "gguf_jinja" and "tools" in str(live))
+
+
+class TargetFacts(_Facts):
+    served_model_name: list[str] = Field(default_factory=list)
+    max_model_len: int | None = None
+    eos_token_id: list[int] = Field(default_factory=list)
+
+
+class BundleFacts(_Facts):
+    """The keys of migration.json that are read here; all others are ignored."""
+
+    source: SourceFacts
+    target: TargetFacts = Field(default_factory=TargetFacts)
+    model_dir: str = "model"
+
+
+class Bundle:
+    """A bundle on disk: its facts and where its model lies."""
+
+    def __init__(self, root: Path, facts: BundleFacts) -> None:
+        self.root = root
+        self.facts = facts
+        self.model = (root / facts.model_dir).resolve()
+        if not self.model.is_relative_to(root.resolve()):
+            raise BadInput(f"{root / FILE_NAME}: model_dir {facts.model_dir!r} points outside the bundle")
+
+    def model_json(self, name: str) -> dict[str, Any]:
+        """A JSON object of the model directory, {} when it is not there. Raises BadInput when it is damaged."""
+        path = self.model / name
+        if not path.is_file():
+            return {}
+        value = _read_json(path)
+        if not isinstance(value, dict):
+            raise BadInput(f"{path}: expected a JSON object")
+        return value
+
+    @property
+    def bos_text(self) -> str | None:
+        """Text of the BOS token."""
+        return _token_text(self.model_json("tokenizer_config.json").get("bos_token"))
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids that end generation in vLLM: generation_config.json's and config.json's (vllm.md section 3.2)."""
+        ids: list[Any] = []
+        for name in ("generation_config.json", "config.json"):
+            value = self.model_json(name).get("eos_token_id")
+            ids += value if isinstance(value, list) else [value]
+        return tuple(dict.fromkeys(i for i in ids if isinstance(i, int)))
+
+
+def read_bundle(root: Path) -> Bundle:
+    """Raises NotFound when there is no bundle, BadInput when its migration.json cannot be read."""
+    path = root / FILE_NAME
+    if not path.is_file():
+        raise NotFound(f"{root} is not a bundle: it has no {FILE_NAME}", hint="write one with `migrate convert`")
+    try:
+        return Bundle(root, BundleFacts.model_validate(_read_json(path)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{path}: {where}: {first['msg']}", hint="convert the model again") from None
+
+
+def _read_json(path: Path) -> Any:
+    if path.stat().st_size > MAX_BYTES:
+        raise BadInput(f"{path}: larger than {MAX_BYTES >> 20} MiB")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON: {error}") from None
+
+
+def _token_text(value: Any) -> str | None:
+    """A special token in tokenizer_config.json is a string or an object with `content`."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from migrate.architectures.base import MappedTensor
 from migrate.mapping.migration import Migration
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+SAMPLE_BYTES = 24 << 20
+"""Of the GGUF: a fraction of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,29 @@ def estimate(migration: Migration, out: Path | None) -> Estimate:
     disk = layout.parameter_count * DTYPE_BYTES[migration.dtype]
     where = (out or Path()).resolve().parent
     free = shutil.disk_usage(where).free if where.is_dir() else None
-    from migrate.checkpoint.convert import estimate_seconds
+    return Estimate(disk, free, _seconds(migration))
 
-    return Estimate(disk, free, estimate_seconds(layout, migration.dtype))
+
+def _seconds(migration: Migration) -> float | None:
+    """Time for all weights at the rate of a few of them, converted to a temporary directory by the same code."""
+    from migrate.checkpoint.weights import output_tensors, write_weights
+    from migrate.checkpoint.writer import CheckpointWriter
+    from migrate.gguf.types import DType
+
+    layout, header = migration.layout, migration.model.gguf
+    assert layout is not None
+    assert header is not None
+    matrices = sorted((t for t in layout.tensors if len(t.shape) > 1), key=lambda t: -t.source.nbytes)
+    sample: list[MappedTensor] = []
+    for tensor in matrices:
+        if sum(t.source.nbytes for t in sample) + tensor.source.nbytes <= SAMPLE_BYTES:
+            sample.append(tensor)
+    if not sample:
+        return None
+    dtype = DType(migration.dtype)
+    outputs = output_tensors(sample, dtype)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch, CheckpointWriter(Path(scratch), outputs) as writer:
+        write_weights(header, sample, dtype, writer)
+    rate = sum(t.nbytes for t in outputs) / (time.perf_counter() - started)
+    return sum(t.nbytes for t in output_tensors(layout.tensors, dtype)) / rate

@@ -200,7 +200,7 @@ def _index_once(t: Translator, name: go.Identifier, value: Value, key: Value) ->
             inside = j.conjunction([j.compare(">=", key.expr, j.Lit(0)), inside])
         return Value(kind, j.choice(t.facts.simplify(inside), j.Item(listed, key.expr), wrong.expr))
     if value.type is T.ARGUMENTS and key.type is T.STRING:
-        return Value(T.ANY, j.Item(value.expr, key.expr))
+        return Value(T.ANY, values.lookup(value.expr, key.expr))
     if value.type in (T.MISSING, T.NIL):
         return values.error(f"line {name.line}: index of something that Ollama does not provide")
     raise t.refuse(name, "`index` of this kind of value")

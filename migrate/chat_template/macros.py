@@ -71,8 +71,8 @@ _MACROS: dict[str, tuple[tuple[str, ...], str]] = {
         {%- set type = type[0] if type is not string and type|length == 1 else type %}
         {%- set parts.all = parts.all + ['"type":' + json(type)] %}
     {%- endif %}
-    {%- if property['items']|default(none) is not none %}
-        {%- set parts.all = parts.all + ['"items":' + json(property['items'])] %}
+    {%- if property.get('items') is not none %}
+        {%- set parts.all = parts.all + ['"items":' + json(property.get('items'))] %}
     {%- endif %}
     {%- if property.description %}
         {%- set parts.all = parts.all + ['"description":' + json(property.description)] %}
@@ -108,11 +108,11 @@ _MACROS: dict[str, tuple[tuple[str, ...], str]] = {
         r"""
 {%- macro json_parameters(schema) %}
     {{- '{"type":' + json(schema.type or '') }}
-    {%- if schema['$defs']|default(none) is not none %}
-        {{- ',"$defs":' + json(schema['$defs']) }}
+    {%- if schema.get('$defs') is not none %}
+        {{- ',"$defs":' + json(schema.get('$defs')) }}
     {%- endif %}
-    {%- if schema['items']|default(none) is not none %}
-        {{- ',"items":' + json(schema['items']) }}
+    {%- if schema.get('items') is not none %}
+        {{- ',"items":' + json(schema.get('items')) }}
     {%- endif %}
     {%- if schema.required %}
         {{- ',"required":' + json(schema.required) }}
@@ -139,11 +139,15 @@ _MACROS: dict[str, tuple[tuple[str, ...], str]] = {
         ("json_tool",),
         r"""
 {%- macro json_tools(tools) %}
-    {{- '[' }}
-    {%- for tool in tools %}
-        {{- json_tool(tool) + ('' if loop.last else ',') }}
-    {%- endfor %}
-    {{- ']' }}
+    {%- if tools is none %}
+        {{- 'null' }}
+    {%- else %}
+        {{- '[' }}
+        {%- for tool in tools %}
+            {{- json_tool(tool) + ('' if loop.last else ',') }}
+        {%- endfor %}
+        {{- ']' }}
+    {%- endif %}
 {%- endmacro %}""",
     ),
     "json_tool_call_function": (

@@ -403,7 +403,7 @@ class Translator:
             return self._test_junction(first.name, rest, dot)
         if isinstance(first, go.Identifier) and first.name == "not" and len(rest) == 1:
             return j.negation(self.test_operand(rest[0], dot))
-        return self._truth_of(self.command(command, dot))
+        return self.test_operand(first, dot) if not rest else self._truth_of(self.command(command, dot))
 
     def _test_junction(self, name: str, operands: list[go.Operand], dot: Value) -> j.Expr:
         """`and`/`or` stop at the first operand that decides: later ones may rely on earlier ones."""
@@ -484,7 +484,7 @@ class Translator:
                 raise self.refuse(node, f"the method {name}")
             return values.error(f"line {node.line}: no field {name} here")
         if value.type is T.ARGUMENTS and name not in values.METHODS:
-            return Value(T.ANY, j.Item(value.expr, j.Lit(name)))
+            return Value(T.ANY, values.lookup(value.expr, j.Lit(name)))
         if value.type in (T.MIXED, T.ANY, T.PROPERTIES, T.IMAGES) or name in values.METHODS:
             raise self.refuse(node, f".{name} of a value whose kind is not known")
         return values.error(f"line {node.line}: no field {name} here")

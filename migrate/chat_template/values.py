@@ -14,10 +14,10 @@ from migrate.chat_template.jinja_ast import (
     FALSE,
     TRUE,
     Attr,
+    Call,
     Expr,
     IfElse,
     Is,
-    Item,
     ListOf,
     Lit,
     Or,
@@ -151,8 +151,13 @@ def field(value: Value, name: str) -> Value | None:
 
 
 def member(node: Expr, key: str) -> Expr:
-    """`node.key`, or `node['key']` where Python's dict has a method of that name."""
-    return Item(node, Lit(key)) if key in _TAKEN or not key.isidentifier() else Attr(node, key)
+    """`node.key`, or `node.get('key')` where that would find a method of Python's dict."""
+    return lookup(node, Lit(key)) if key in _TAKEN or not key.isidentifier() else Attr(node, key)
+
+
+def lookup(node: Expr, key: Expr) -> Expr:
+    """A key of a JSON object, none if it is missing. `node[key]` would find dict's own methods then."""
+    return Call(Attr(node, "get"), (key,))
 
 
 def constant(value: str | bool | int | float) -> Value:

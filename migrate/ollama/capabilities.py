@@ -6,12 +6,9 @@ are refused (server/images.go, thinking/template.go, template/template.go, read 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from migrate.errors import TemplateError
-from migrate.gotemplate import nodes
+from migrate.ollama import template
 from migrate.ollama.model import OllamaModel, PromptPath
-from migrate.ollama.template import parse_template
 
 Capabilities = frozenset[str]
 
@@ -127,79 +124,16 @@ def jinja_has_tool_round_trip(text: str) -> bool:
 def of_go(text: str) -> Capabilities:
     """Nothing for a template that does not parse, as in Ollama."""
     try:
-        template = parse_template(text)
+        return frozenset(template.capabilities(text))
     except TemplateError:
         return frozenset()
-    names = identifiers(template)
-    found = {c for c, name in (("tools", "tools"), ("insert", "suffix")) if name in names}
-    if all(thinking_tags(template)):
-        found.add("thinking")
-    return frozenset(found)
 
 
 def go_has_tool_round_trip(text: str) -> bool:
     """Prints earlier tool calls and their results."""
     try:
-        names = identifiers(parse_template(text))
+        names = template.variables_used(template.parse_template(text))
     except TemplateError:
         return False
     results = ('eq .Role "tool"', "tool_response", "TOOL_RESULTS")
-    return {"tools", "toolcalls"} <= names and any(mark in text for mark in results)
-
-
-def identifiers(template: nodes.Template) -> frozenset[str]:
-    """Every field and variable named anywhere, lower-case. Ollama does not see `(...).Field`, so neither does this."""
-    blocks = (template.root, *template.defines.values())
-    parts = (node.idents for block in blocks for node in _walk(block) if isinstance(node, nodes.Field | nodes.Variable))
-    return frozenset(name.lower() for idents in parts for name in idents)
-
-
-def thinking_tags(template: nodes.Template) -> tuple[str, str]:
-    """Opening and closing tag around `.Thinking`, "" where none is found: the first and the last text of the list that
-    holds it, inside a range over `.Messages`. `$m.Thinking` is a variable, not a field, and so not found.
-    """
-    tags = ["", ""]
-
-    def visit(block: nodes.Block, over_messages: bool) -> None:
-        texts = [node for node in block.nodes if not isinstance(node, nodes.Comment)]
-        for node in texts:
-            pipe = getattr(node, "pipe", None)
-            in_range = _reads(pipe, "Messages") if isinstance(node, nodes.Range) and pipe else over_messages
-            if pipe is not None and in_range and _reads(pipe, "Thinking"):
-                for i, edge in enumerate((texts[0], texts[-1])):
-                    if isinstance(edge, nodes.Text):
-                        tags[i] = edge.text.strip()
-            for body in _bodies(node):
-                visit(body, in_range)
-
-    visit(template.root, over_messages=False)
-    return tags[0], tags[1]
-
-
-def _reads(pipe: nodes.Pipe, name: str) -> bool:
-    return any(isinstance(node, nodes.Field) and node.idents[0] == name for node in _operands(pipe))
-
-
-def _bodies(node: nodes.Statement) -> Iterator[nodes.Block]:
-    if isinstance(node, nodes.If | nodes.Range | nodes.With):
-        yield node.body
-        if node.otherwise is not None:
-            yield node.otherwise
-
-
-def _walk(block: nodes.Block) -> Iterator[nodes.Operand]:
-    for node in block.nodes:
-        if (pipe := getattr(node, "pipe", None)) is not None:
-            yield from _operands(pipe)
-        for body in _bodies(node):
-            yield from _walk(body)
-
-
-def _operands(pipe: nodes.Pipe) -> Iterator[nodes.Operand]:
-    """The operands of a pipeline, those in parentheses too, but not below a chain `(...).Field`."""
-    for command in pipe.commands:
-        for argument in command.args:
-            if isinstance(argument, nodes.Pipe):
-                yield from _operands(argument)
-            else:
-                yield argument
+    return names >= {"tools", "toolcalls"} and any(mark in text for mark in results)

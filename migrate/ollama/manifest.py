@@ -76,13 +76,13 @@ def _layer(entry: Any, what: str) -> Layer:
         raise StoreError(f"{what} has no valid digest: {str(digest)[:100]!r}")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise StoreError(f"{what} has no valid size: {str(size)[:40]!r}")
-    texts = {key: entry.get(key) or None for key in ("mediaType", "from", "name")}
+    texts = {key: entry.get(key) for key in ("mediaType", "from", "name")}
     if not all(text is None or isinstance(text, str) for text in texts.values()):
         raise StoreError(f"{what}: mediaType, from and name must be texts")
     return Layer(
         media_type=texts["mediaType"] or "",
         digest=f"sha256:{hexadecimal}",
         size=size,
-        name=texts["name"],
-        from_=texts["from"],
+        name=texts["name"] or None,
+        from_=texts["from"] or None,
     )

@@ -36,8 +36,8 @@ def load(ref: str, *, models_dir: Path | None = None, host: str | None = None) -
 
     Raises NotFound, Refused, and what reading raises (ModelfileError, StoreError, GGUFError, EngineError).
     """
-    path = Path(ref).expanduser()
-    if _is_path(ref) or (_has_separator(ref) and path.exists()):
+    path = _expanded(ref)
+    if _is_path(ref) or (_has_separator(ref) and _exists(path)):
         return load_path(path, models_dir=models_dir, host=host)
     name, source = split_source(ref)
     if source == "cloud":
@@ -45,7 +45,7 @@ def load(ref: str, *, models_dir: Path | None = None, host: str | None = None) -
     try:
         return load_name(name, models_dir=models_dir, host=host)
     except NotFound:
-        if path.exists():
+        if _exists(path):
             return load_path(path, models_dir=models_dir, host=host)
         raise
 
@@ -68,8 +68,8 @@ def load_path(path: Path, *, models_dir: Path | None = None, host: str | None = 
             return load_modelfile(path / "Modelfile", models_dir=models_dir, host=host)
         _refuse_checkpoint(path)
         raise NotFound(f"{path} is a directory without a Modelfile", hint="Name the Modelfile or the GGUF in it.")
-    if not path.exists():
-        raise NotFound(f"{path}: no such file")
+    if not _exists(path):
+        raise NotFound(f"{str(path)[:300]}: no such file")
     if _is_gguf(path):
         return _from_gguf(path)
     _refuse_checkpoint(path)
@@ -116,7 +116,7 @@ def _from_gguf(path: Path) -> OllamaModel:
     if (kind := _kind(header)) != manifests.MODEL:
         what = kind.removeprefix(manifests.IMAGE)
         hint = "Name the model; adapters and projectors belong into a Modelfile (ADAPTER, a second FROM)."
-        raise Refused(f"{path.name} holds a {what}, not a model", hint=hint)
+        raise Refused(f"{path.name} is not a model: it holds {what} weights", hint=hint)
     return OllamaModel(
         name=path.stem, kind="gguf", gguf=header, gguf_path=path, layers=(_layer(path, manifests.MODEL),)
     )
@@ -221,7 +221,7 @@ class _Recipe:
             name, value = command.name, command.args
             if name == "model":
                 path = expand(value, directory)
-                if value and path.exists():
+                if value and _exists(path):
                     files.append(path)
                 else:
                     from_name = value
@@ -316,14 +316,27 @@ def expand(value: str, directory: Path) -> Path:
             return Path(value).expanduser()
         except RuntimeError:
             raise ModelfileError(f"{value!r}: no such user") from None
-    if "\0" in value or len(value) > 4096 or any(len(os.fsencode(part)) > 255 for part in Path(value).parts):
-        return directory / "\N{REPLACEMENT CHARACTER}"  # no file system has such a path: it is a name, then
     return directory / value
+
+
+def _exists(path: Path) -> bool:
+    """Also for what no file system could hold, such as a name of 5,000 letters."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _expanded(ref: str) -> Path:
+    try:
+        return Path(ref).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(ref)
 
 
 def _existing(command: str, value: str, directory: Path) -> Path:
     path = expand(value, directory)
-    if not value or not path.exists():
+    if not value or not _exists(path):
         raise NotFound(f"{command.upper()} {value}: no such file", hint=f"It was looked for at {path}.")
     return path
 

@@ -1,7 +1,8 @@
 """A server that answers as a real Ollama did: the recordings, over real HTTP.
 
 A request matches a recording of the same method, path and body. Bodies are compared as JSON without regard to order and
-without what only spells out a default (`stream`, the tag `latest`); what was never recorded is answered with 501 and says so.
+without what only spells out a default (`stream`, the tag `latest`). What was never recorded is answered with 501 and
+says so.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def replay(rows: list[dict[str, Any]]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(reply)
 
-        do_GET = do_POST = do_DELETE = _answer
+        do_GET = do_POST = do_DELETE = _answer  # noqa: N815
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

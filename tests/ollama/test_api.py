@@ -163,9 +163,9 @@ def test_blobs_are_found_by_digest_in_another_store(rows: Rows, home: Path) -> N
 
 
 def test_unknown_model(shared: Path) -> None:
-    with replay(recordings(shared / "ollama" / "recordings.jsonl")) as url, OllamaAPI(url) as api:
-        with pytest.raises(NotFound) as caught:
-            api.load_model("nope", models_dir=shared / "ollama" / "store")
+    rows = recordings(shared / "ollama" / "recordings.jsonl")
+    with replay(rows) as url, OllamaAPI(url) as api, pytest.raises(NotFound) as caught:
+        api.load_model("nope", models_dir=shared / "ollama" / "store")
     assert "nope:latest" in str(caught.value)
     assert "support-bot:latest" in (caught.value.hint or "")
 

@@ -12,7 +12,6 @@ from migrate.ollama import capabilities as caps
 from migrate.ollama.model import OllamaModel, PromptPath
 from migrate.ollama.prompt_path import prefers_jinja, prompt_path
 from migrate.ollama.store import Store
-from migrate.ollama.template import parse_template
 
 JINJA_PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
 JINJA_TOOLS = JINJA_PLAIN + "{{ tools }}"
@@ -126,23 +125,19 @@ def test_a_template_without_effect_is_dropped_in_words() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (GO_THINK, ("<think>", "</think>")),
-        ("{{ range .Messages }}{{ if .Thinking }}\n[T]\n{{ .Thinking }}\n[/T]{{ end }}{{ end }}", ("[T]", "[/T]")),
-        ("{{ range $i, $m := .Messages }}a{{ $m.Thinking }}b{{ end }}", ("", "")),
-        ("{{ range $.Messages }}a{{ .Thinking }}b{{ end }}", ("", "")),
-        ("{{ range .Messages }}{{ range .ToolCalls }}a{{ .Thinking }}b{{ end }}{{ end }}", ("", "")),
-        ("a{{ .Thinking }}b", ("", "")),
-        ("{{ range .Messages }}a{{ .Thinking }}{{ end }}", ("a", "")),
-        ("{{ range .Messages }}a{{ if and .Thinking .X }}x{{ end }}b{{ end }}", ("a", "b")),
+        (GO_THINK, {"thinking"}),
+        ("{{ range $i, $m := .Messages }}a{{ $m.Thinking }}b{{ end }}", set()),
+        ("{{ range $.Messages }}a{{ .Thinking }}b{{ end }}", set()),
+        ("{{ range .Messages }}{{ range .ToolCalls }}a{{ .Thinking }}b{{ end }}{{ end }}", set()),
+        ("{{ range .Messages }}a{{ .Thinking }}{{ end }}", set()),
+        ("{{ range .Messages }}a{{ if and .Thinking .X }}x{{ end }}b{{ end }}", {"thinking"}),
+        ("{{ .Suffix }}{{ $.Tools }}", {"insert", "tools"}),
+        ("{{ (index .Tools 0).Function }}", set()),
+        ("{{ if }}", set()),
     ],
 )
-def test_thinking_tags(text: str, found: tuple[str, str]) -> None:
-    assert caps.thinking_tags(parse_template(text)) == found
-
-
-def test_identifiers() -> None:
-    template = parse_template('{{ define "a" }}{{ .InDefine }}{{ end }}{{ $x := .A.B }}{{ (index .C 0).D }}{{ $x.E }}')
-    assert caps.identifiers(template) == {"indefine", "a", "b", "c", "$x", "e"}
+def test_capabilities_of_a_go_template(text: str, found: set[str]) -> None:
+    assert caps.of_go(text) == found
 
 
 @pytest.mark.parametrize(

@@ -292,18 +292,18 @@ def model_from_show(name: str, shown: Mapping[str, Any], store: Store | None = N
         drafts=drafts,
         layers=layers,
         config={
-            "model_format": details.get("format") or "",
-            "model_family": details.get("family") or "",
-            "model_families": details.get("families") or [],
-            "model_type": details.get("parameter_size") or "",
-            "file_type": details.get("quantization_level") or "",
+            "model_format": _text(details, "format"),
+            "model_family": _text(details, "family"),
+            "model_families": list(_texts(details, "families")),
+            "model_type": _text(details, "parameter_size"),
+            "file_type": _text(details, "quantization_level"),
             **remote,
         },
         digests={"model": weights.digest} if weights and weights.digest else {},
-        parent=details.get("parent_model") or None,
+        parent=_text(details, "parent_model") or None,
         model_info=info,
         selected_template=selected,
-        capabilities=tuple(c for c in shown.get("capabilities") or () if isinstance(c, str)),
+        capabilities=_texts(shown, "capabilities"),
     )
 
 
@@ -361,6 +361,13 @@ def _text(content: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise ServerError(f"/api/show: {key} is not a text", status=200)
     return value
+
+
+def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = content.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ServerError(f"/api/show: {key} is not a list of texts", status=200)
+    return tuple(value)
 
 
 def _object(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:

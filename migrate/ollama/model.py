@@ -32,7 +32,8 @@ class Layer:
 class Parameter:
     """One effective parameter: its value and who set it.
 
-    `origin` is "Modelfile", "parent NAME", "autodetected template", "GGUF" or "Ollama default (0.33)".
+    `origin` is "Modelfile", "parent NAME", "autodetected template (NAME)", "Modelfile or autodetected template" where
+    the store cannot tell, "ollama create, for every gemma4", or "Ollama default (0.33)", which ": ..." may explain.
     """
 
     name: str

@@ -19,6 +19,7 @@ from difflib import get_close_matches
 
 from migrate.errors import ModelfileError
 from migrate.findings import Finding, Status
+from migrate.ollama.model import OllamaModel
 from migrate.ollama.options import KNOWN_PARAMETERS
 
 COMMANDS = (
@@ -220,6 +221,15 @@ def _command_hint(word: str) -> str:
 def warnings(commands: Sequence[Command]) -> tuple[Finding, ...]:
     """What Ollama accepts although it hardly does what was meant. Nothing is repaired: the text moves as it is."""
     return tuple(finding for command in commands for finding in _warn(command))
+
+
+def model_warnings(model: OllamaModel) -> tuple[Finding, ...]:
+    """The same for a model, wherever it was read: its texts are what the Modelfile had."""
+    stop = model.parameters.get("stop", ())
+    commands = [Command("stop", text) for text in stop if isinstance(text, str)]
+    commands += [Command(name, text) for name, text in (("template", model.template), ("system", model.system)) if text]
+    commands += [Command("message", f"{m['role']}: {m.get('content', '')}") for m in model.messages]
+    return warnings(commands)
 
 
 def _warn(command: Command) -> Iterator[Finding]:

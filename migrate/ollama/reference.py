@@ -63,13 +63,13 @@ def load_name(name: str, *, models_dir: Path | None = None, host: str | None = N
 
 def load_path(path: Path, *, models_dir: Path | None = None, host: str | None = None) -> OllamaModel:
     """A GGUF (told by its first bytes), a Modelfile, or a directory with a Modelfile in it."""
+    if not _exists(path):
+        raise NotFound(f"{str(path)[:300]}: no such file")
     if path.is_dir():
         if (path / "Modelfile").is_file():
             return load_modelfile(path / "Modelfile", models_dir=models_dir, host=host)
         _refuse_checkpoint(path)
         raise NotFound(f"{path} is a directory without a Modelfile", hint="Name the Modelfile or the GGUF in it.")
-    if not _exists(path):
-        raise NotFound(f"{str(path)[:300]}: no such file")
     if _is_gguf(path):
         return _from_gguf(path)
     _refuse_checkpoint(path)
@@ -161,6 +161,10 @@ def _base(name: str, models_dir: Path | None, host: str | None) -> OllamaModel:
         raise Refused(f"FROM {name} is a cloud model: it has no weights here", hint="Use a model that runs locally.")
     if not base or not ModelName.valid(base):
         hint = "Paths are relative to the Modelfile." if base else 'Write "FROM name" or "FROM ./file".'
+        if manifests.digest_hex(re.split(r"[/\\]", name)[-1]):
+            hint = (
+                "It is a blob of another machine's store (`ollama show --modelfile` writes such paths): name the model."
+            )
         raise NotFound(f"FROM {name[:200]}: no such file, and not a model name", hint=hint)
     try:
         return load_name(base, models_dir=models_dir, host=host)

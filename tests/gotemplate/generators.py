@@ -31,22 +31,34 @@ PRELUDE = "{{ $x := .C }}{{ $y := .A }}{{ $i := 0 }}"
 Texts = st.SearchStrategy[str]
 
 
+def _named(strategy: Texts) -> Texts:
+    """Hides what a strategy is made of: Hypothesis writes it out in full, and large ones slow it down."""
+
+    @st.composite
+    def inner(draw: st.DrawFn) -> str:
+        return draw(strategy)
+
+    return inner()
+
+
 def _action(pipe: Texts) -> Texts:
     return st.builds("{}{}{}".format, st.sampled_from(["{{ ", "{{- "]), pipe, st.sampled_from([" }}", " -}}"]))
 
 
 # ---- sensible: every argument has a type that fits ------------------------------------------------------------------
 
-strings = st.recursive(
-    st.sampled_from(["$.A", "$.G", '"lit\\t"', "`raw`", '""', "$y", "(index $.S 1)", "$.P.Label", "$.Q.Name"]),
-    lambda inner: st.one_of(
-        st.builds("(print {} {})".format, inner, inner),
-        st.builds('(printf "%s|%q" {} {})'.format, inner, inner),
-        st.builds("({} | {})".format, inner, st.sampled_from(["html", "js", "urlquery", "twice", "printf `%x`"])),
-        st.builds("(slice {} 0)".format, inner),
-        st.builds("(or {} {})".format, inner, inner),
-    ),
-    max_leaves=3,
+strings = _named(
+    st.recursive(
+        st.sampled_from(["$.A", "$.G", '"lit\\t"', "`raw`", '""', "$y", "(index $.S 1)", "$.P.Label", "$.Q.Name"]),
+        lambda inner: st.one_of(
+            st.builds("(print {} {})".format, inner, inner),
+            st.builds('(printf "%s|%q" {} {})'.format, inner, inner),
+            st.builds("({} | {})".format, inner, st.sampled_from(["html", "js", "urlquery", "twice", "printf `%x`"])),
+            st.builds("(slice {} 0)".format, inner),
+            st.builds("(or {} {})".format, inner, inner),
+        ),
+        max_leaves=3,
+    )
 )
 collections = st.sampled_from(
     [
@@ -63,37 +75,47 @@ collections = st.sampled_from(
         "$.Q.Items",
     ]
 )
-integers = st.one_of(
-    st.sampled_from(["0", "1", "$.C", "-7", "0x10", "'a'", "(index $.E 0)", "$.T.ann", "$.T.nobody", "(index $.A 1)"]),
-    st.builds("(len {})".format, st.one_of(collections, strings)),
+integers = _named(
+    st.one_of(
+        st.sampled_from(
+            ["0", "1", "$.C", "-7", "0x10", "'a'", "(index $.E 0)", "$.T.ann", "$.T.nobody", "(index $.A 1)"]
+        ),
+        st.builds("(len {})".format, st.one_of(collections, strings)),
+    )
 )
-anything = st.one_of(
-    strings,
-    integers,
-    collections,
-    st.sampled_from(
-        ["$.N", "$.Missing", "$.D", "$.Big", "$.P", "$.Q", "$.B", "$x", "$", ".", "$.P.X", "(index $.F `a`)", "2i"]
-    ),
+anything = _named(
+    st.one_of(
+        strings,
+        integers,
+        collections,
+        st.sampled_from(
+            ["$.N", "$.Missing", "$.D", "$.Big", "$.P", "$.Q", "$.B", "$x", "$", ".", "$.P.X", "(index $.F `a`)", "2i"]
+        ),
+    )
 )
 compare = st.sampled_from(["eq", "ne", "lt", "le", "gt", "ge"])
-booleans = st.recursive(
-    st.one_of(
-        st.builds("({} {} {})".format, compare, integers, integers),
-        st.builds("({} {} {})".format, compare, strings, strings),
-        st.builds("(eq {} {} {})".format, strings, strings, strings),
-        st.builds("(eq {} nil)".format, anything),
-        st.builds("(not {})".format, anything),
-    ),
-    lambda inner: st.builds("({} {} {})".format, st.sampled_from(["and", "or"]), inner, st.one_of(inner, anything)),
-    max_leaves=3,
+booleans = _named(
+    st.recursive(
+        st.one_of(
+            st.builds("({} {} {})".format, compare, integers, integers),
+            st.builds("({} {} {})".format, compare, strings, strings),
+            st.builds("(eq {} {} {})".format, strings, strings, strings),
+            st.builds("(eq {} nil)".format, anything),
+            st.builds("(not {})".format, anything),
+        ),
+        lambda inner: st.builds("({} {} {})".format, st.sampled_from(["and", "or"]), inner, st.one_of(inner, anything)),
+        max_leaves=3,
+    )
 )
-printed = st.one_of(
-    anything,
-    booleans,
-    st.builds("print {} {}".format, anything, anything),
-    st.builds("{} | printf `%v/%d/%s` {}".format, anything, anything),
-    st.builds("$x = {}".format, anything),
-    st.builds("$z := {}".format, anything),
+printed = _named(
+    st.one_of(
+        anything,
+        booleans,
+        st.builds("print {} {}".format, anything, anything),
+        st.builds("{} | printf `%v/%d/%s` {}".format, anything, anything),
+        st.builds("$x = {}".format, anything),
+        st.builds("$z := {}".format, anything),
+    )
 )
 plain_texts = st.sampled_from(["a", " ", "\n", " \n\t", "é", "{", "- "])
 
@@ -117,17 +139,19 @@ def _sensible_blocks(inner: Texts) -> Texts:
     )
 
 
-sensible = st.builds(
-    lambda parts: PRELUDE + '{{ define "t" }}<{{ . }}>{{ end }}' + "".join(parts),
-    st.lists(
-        st.recursive(
-            st.one_of(plain_texts, _action(printed), _action(st.builds('template "t" {}'.format, anything))),
-            _sensible_blocks,
-            max_leaves=6,
+sensible = _named(
+    st.builds(
+        lambda parts: PRELUDE + '{{ define "t" }}<{{ . }}>{{ end }}' + "".join(parts),
+        st.lists(
+            st.recursive(
+                st.one_of(plain_texts, _action(printed), _action(st.builds('template "t" {}'.format, anything))),
+                _sensible_blocks,
+                max_leaves=6,
+            ),
+            min_size=1,
+            max_size=4,
         ),
-        min_size=1,
-        max_size=4,
-    ),
+    )
 )
 
 # ---- wild: well-formed, but anything goes anywhere ------------------------------------------------------------------
@@ -177,11 +201,13 @@ def _parenthesized(inner: Texts) -> Texts:
     return st.one_of(st.builds("({})".format, pipe), st.builds("({}).{}".format, pipe, names))
 
 
-operands = st.recursive(atoms, _parenthesized, max_leaves=6)
-pipes = st.builds(" | ".join, st.lists(st.one_of(operands, _command(operands)), min_size=1, max_size=2))
-heads = st.one_of(
-    st.builds("{} {}".format, st.sampled_from(["if", "with", "range", "range $i, $x :=", "range $x :="]), pipes),
-    st.sampled_from(["range .E", "range $y = .E", "range 3", "range $x, $y = .H", "with $x := .P"]),
+operands = _named(st.recursive(atoms, _parenthesized, max_leaves=6))
+pipes = _named(st.builds(" | ".join, st.lists(st.one_of(operands, _command(operands)), min_size=1, max_size=2)))
+heads = _named(
+    st.one_of(
+        st.builds("{} {}".format, st.sampled_from(["if", "with", "range", "range $i, $x :=", "range $x :="]), pipes),
+        st.sampled_from(["range .E", "range $y = .E", "range 3", "range $x, $y = .H", "with $x := .P"]),
+    )
 )
 
 
@@ -200,11 +226,15 @@ def _wild_blocks(inner: Texts) -> Texts:
 
 actions = _action(st.builds("{}{}".format, st.sampled_from(["", "", "", "$x := ", "$y = ", "$i := "]), pipes))
 odd = st.sampled_from(["{{break}}", "{{continue}}", "{{/* c */}}", "{{- /* c */ -}}", '{{template "x"}}', "}}"])
-wild = st.builds(
-    lambda parts: PRELUDE + "".join(parts),
-    st.lists(
-        st.recursive(st.one_of(plain_texts, actions, actions, odd), _wild_blocks, max_leaves=6), min_size=1, max_size=3
-    ),
+wild = _named(
+    st.builds(
+        lambda parts: PRELUDE + "".join(parts),
+        st.lists(
+            st.recursive(st.one_of(plain_texts, actions, actions, odd), _wild_blocks, max_leaves=6),
+            min_size=1,
+            max_size=3,
+        ),
+    )
 )
 
 # ---- soup -----------------------------------------------------------------------------------------------------------

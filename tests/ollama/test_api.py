@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from migrate.errors import NotFound, ServerError, ServerUnreachable, UsageError
+from migrate.errors import MigrateError, NotFound, ServerError, ServerUnreachable, UsageError
 from migrate.ollama import transport
 from migrate.ollama.api import OllamaAPI, base_url, model_from_show, parse_parameters
 from migrate.ollama.capabilities import capabilities
@@ -190,6 +192,28 @@ def test_parameters_text() -> None:
     text = 'num_ctx                        1.048576e+06\nstop                           "a\\n\\"b\\""\n'
     text += 'stop   "\\u00e9"\nuse_mmap                       true\nmirostat   1'
     assert parse_parameters(text) == {"num_ctx": 1048576, "stop": ['a\n"b"', "é"], "use_mmap": True, "mirostat": 1}
+
+
+FIELDS = st.sampled_from(
+    ["role", "content", "family", "parent_model", "general.architecture", "tokenizer.chat_template"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | FIELDS, inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ("modelfile", "template", "system", "parameters", "messages", "license", "details", "model_info", "capabilities")
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=2))
+def test_any_reply_is_a_model_or_an_error_with_a_message(shown: dict[str, Any]) -> None:
+    try:
+        model = model_from_show("m", shown)
+    except MigrateError as error:
+        message = str(error)
+    else:
+        message = prompt_path(model).reason
+    assert message
 
 
 # Addresses

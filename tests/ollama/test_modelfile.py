@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from migrate.errors import ModelfileError
 from migrate.ollama import options
-from migrate.ollama.modelfile import COMMANDS, Command, decode, parse, warnings
+from migrate.ollama.model import OllamaModel
+from migrate.ollama.modelfile import COMMANDS, Command, decode, model_warnings, parse, warnings
 
 QUOTES = '"""'
 
@@ -211,6 +212,12 @@ def test_warnings(text: str, item: str, words: str) -> None:
 )
 def test_no_warnings(text: str) -> None:
     assert warnings(parse(f"FROM m\n{text}")) == ()
+
+
+def test_warnings_of_a_model() -> None:
+    stop = ["'<a>'", "fine"]
+    model = OllamaModel("m", "store", system="{{ .X }}", parameters={"stop": stop}, messages=[{"role": "user"}])
+    assert [finding.item for finding in model_warnings(model)] == ["PARAMETER stop", "SYSTEM"]
 
 
 # Any text at all

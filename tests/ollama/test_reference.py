@@ -124,6 +124,12 @@ def test_a_server_is_asked_for_names(shared: Path, models_dir: Path, workshop: P
 # Modelfiles
 
 
+def test_a_blob_of_another_machine(tmp_path: Path, models_dir: Path) -> None:
+    with pytest.raises(NotFound) as caught:
+        load(write(tmp_path, f"FROM /elsewhere/blobs/sha256-{'0' * 64}"), models_dir=models_dir)
+    assert "another machine" in (caught.value.hint or "")
+
+
 def write(folder: Path, text: str, name: str = "x.Modelfile") -> str:
     (folder / name).write_text(text, encoding="utf-8")
     return str(folder / name)

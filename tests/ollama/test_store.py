@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from migrate.errors import GGUFError, NotFound, StoreError, UsageError
 from migrate.ollama import locations
-from migrate.ollama.manifest import IMAGE
+from migrate.ollama.manifest import IMAGE, parse
 from migrate.ollama.refusal import refusal
 from migrate.ollama.store import Store, find_models_dir
 
@@ -247,6 +249,25 @@ def test_hostile_manifests(builder: Builder, content: bytes, words: str) -> None
     builder.manifest("m", content)
     with pytest.raises(StoreError, match=words):
         Store(builder.path).load("m")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("sha256:" + "0" * 64),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["layers", "config", "digest", "size", "mediaType", "from", "name"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+def test_any_json_is_a_manifest_or_a_store_error(value: object) -> None:
+    try:
+        manifest = parse(json.dumps(value).encode(), "manifest")
+    except StoreError:
+        return
+    assert all(layer.digest.startswith("sha256:") and layer.size >= 0 for layer in manifest.layers)
 
 
 def test_a_manifest_of_a_gigabyte(builder: Builder) -> None:

@@ -16,6 +16,7 @@ from migrate.chat_template.values import T, Value, constant
 from migrate.errors import Refused
 from migrate.findings import Finding, Status
 from migrate.gotemplate import nodes as go
+from migrate.ollama.template import parse_template, variables_used
 
 MAX_TEMPLATE_CHARS = 200_000
 
@@ -50,12 +51,10 @@ def translate(
 
     Raises TemplateError where the template does not parse and Refused, with the line, where it cannot be right.
     """
-    from migrate.ollama.template import parse_template
-
     if len(template) > MAX_TEMPLATE_CHARS:
         raise Refused(f"the TEMPLATE has {len(template):,} characters; at most {MAX_TEMPLATE_CHARS:,} are translated")
     try:
-        tree = legacy.with_response(parse_template(template))
+        tree = parse_template(template)
         body, findings = _translate_tree(tree)
         return _assemble(template, body, findings, system, messages, bos, think)
     except RecursionError:
@@ -63,7 +62,7 @@ def translate(
 
 
 def _translate_tree(tree: go.Template) -> tuple[j.Body, dict[str, str]]:
-    if legacy.mentions(tree, "messages"):
+    if "messages" in variables_used(tree):
         return _translate_messages(tree)
     return _translate_legacy(tree)
 

@@ -349,11 +349,23 @@ def _json(t: Translator, name: go.Identifier, arguments: Arguments) -> Value:
     return Value(T.STRING, show.as_json(arguments[0], t, name))
 
 
+def _typescript_type(t: Translator, name: go.Identifier, arguments: Arguments) -> Value:
+    if len(arguments) != 1:
+        return _wrong_count(name)
+    if arguments[0].type is not T.PROPERTY:
+        raise t.refuse(name, "`toTypeScriptType` of something that is no property")
+    return Value(T.STRING, j.Call(j.Name("typescript_type"), (arguments[0].expr,)))
+
+
 def _current_date(t: Translator, name: go.Identifier, arguments: Arguments) -> Value:
+    if any(argument.type is not T.STRING for argument in arguments):
+        return values.error(f"line {name.line}: wrong type of argument for {name.name}")
     return Value(T.STRING, j.Call(j.Name("strftime_now"), (j.Lit("%Y-%m-%d"),)))
 
 
 def _yesterday_date(t: Translator, name: go.Identifier, arguments: Arguments) -> Value:
+    if any(argument.type is not T.STRING for argument in arguments):
+        return values.error(f"line {name.line}: wrong type of argument for {name.name}")
     return Value(T.STRING, j.Call(j.Name("yesterday")))
 
 
@@ -374,4 +386,5 @@ _FUNCTIONS: dict[str, Callable[[Translator, go.Identifier, Arguments], Value]] =
     "json": _json,
     "currentDate": _current_date,
     "yesterdayDate": _yesterday_date,
+    "toTypeScriptType": _typescript_type,
 }

@@ -1,49 +1,14 @@
-"""What Ollama does to a template's syntax tree before it runs it: which data it gets, and the cut after `.Response`.
+"""The cut after `.Response` that Ollama makes in a template without Messages before it renders the last turn.
 
-Source: template/template.go (Vars, Identifiers, Parse, Execute, deleteNode).
+Source: template/template.go (Execute, deleteNode).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from migrate.errors import Refused
 from migrate.gotemplate import nodes as go
-
-
-def mentions(template: go.Template, name: str) -> bool:
-    """Whether the template reads `.Name` anywhere, upper or lower case: Ollama decides by that which data it passes."""
-    blocks = [template.root, *template.defines.values()]
-    return any(ident.lower() == name for block in blocks for ident in _identifiers(block))
-
-
-def _identifiers(node: go.Node | None) -> Iterator[str]:
-    """Fields of `(pipe).Field` are not seen, as in Ollama."""
-    match node:
-        case go.Block(nodes):
-            for inner in nodes:
-                yield from _identifiers(inner)
-        case go.If(pipe, body, otherwise) | go.With(pipe, body, otherwise) | go.Range(pipe, body, otherwise):
-            yield from _identifiers(pipe)
-            yield from _identifiers(body)
-            yield from _identifiers(otherwise)
-        case go.Action(pipe) | go.TemplateCall(_, pipe):
-            yield from _identifiers(pipe)
-        case go.Pipe(commands):
-            for command in commands:
-                for argument in command.args:
-                    yield from _identifiers(argument)
-        case go.Field(idents) | go.Variable(idents):
-            yield from idents
-
-
-def with_response(template: go.Template) -> go.Template:
-    """`{{ .Response }}` is appended when a template reads neither Messages nor Response."""
-    if mentions(template, "messages") or mentions(template, "response"):
-        return template
-    field = go.Action(go.Pipe((go.Command((go.Field(("Response",)),)),)))
-    return replace(template, root=go.Block((*template.root.nodes, field)))
 
 
 def cut_after_response(root: go.Block) -> go.Block:

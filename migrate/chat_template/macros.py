@@ -66,8 +66,8 @@ _MACROS: dict[str, tuple[tuple[str, ...], str]] = {
     {%- if parts.any_of %}
         {%- set parts.all = ['"anyOf":[' + parts.any_of|join(',') + ']'] %}
     {%- endif %}
-    {%- if property.type %}
-        {%- set type = property.type %}
+    {%- if property.type or property.type in ['', none] %}
+        {%- set type = property.type or '' %}
         {%- set type = type[0] if type is not string and type|length == 1 else type %}
         {%- set parts.all = parts.all + ['"type":' + json(type)] %}
     {%- endif %}
@@ -139,7 +139,7 @@ _MACROS: dict[str, tuple[tuple[str, ...], str]] = {
         ("json_tool",),
         r"""
 {%- macro json_tools(tools) %}
-    {%- if tools is none %}
+    {%- if not tools %}
         {{- 'null' }}
     {%- else %}
         {{- '[' }}
@@ -169,11 +169,15 @@ _MACROS: dict[str, tuple[tuple[str, ...], str]] = {
         ("json_tool_call",),
         r"""
 {%- macro json_tool_calls(calls) %}
-    {{- '[' }}
-    {%- for call in calls %}
-        {{- json_tool_call(call) + ('' if loop.last else ',') }}
-    {%- endfor %}
-    {{- ']' }}
+    {%- if not calls %}
+        {{- 'null' }}
+    {%- else %}
+        {{- '[' }}
+        {%- for call in calls %}
+            {{- json_tool_call(call) + ('' if loop.last else ',') }}
+        {%- endfor %}
+        {{- ']' }}
+    {%- endif %}
 {%- endmacro %}""",
     ),
     "type_name": (
@@ -182,6 +186,21 @@ _MACROS: dict[str, tuple[tuple[str, ...], str]] = {
 {%- macro type_name(type) %}
     {%- set names = [type] if type is string else type or [] %}
     {{- '[' + names|join(' ') + ']' if names|length > 1 else names|join }}
+{%- endmacro %}""",
+    ),
+    "typescript_type": (
+        (),
+        r"""
+{%- macro typescript_type(property) %}
+    {%- set names = {'string': 'string', 'number': 'number', 'integer': 'number', 'boolean': 'boolean',
+        'array': 'any[]', 'object': 'Record<string, any>', 'null': 'null'} %}
+    {%- for option in property.anyOf or [] %}
+        {{- typescript_type(option) + ('' if loop.last else ' | ') }}
+    {%- else %}
+        {%- for type in [property.type] if property.type is string else property.type or ['any'] %}
+            {{- names.get(type, 'any') + ('' if loop.last else ' | ') }}
+        {%- endfor %}
+    {%- endfor %}
 {%- endmacro %}""",
     ),
     "go_value": (

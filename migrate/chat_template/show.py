@@ -61,6 +61,8 @@ def formatted(value: Value, t: Translator, node: go.Node, *, top: bool = False) 
             return j.Call(j.Name("go_value"), (value.expr,))
         case T.MIXED if value.options <= {T.STRING, T.INT}:
             return j.Shown(value.expr)
+    if value.type is T.PROPERTIES:  # absent ones print as {}, though their JSON is null
+        value = Value(T.PROPERTIES, j.Or((value.expr, j.DictOf(()))))
     if value.type in _PRINTED_AS_JSON:
         return as_json(value, t, node)
     raise t.refuse(node, f"printing {_DESCRIPTIONS.get(value.type, 'this value')} (Go prints its own notation)")

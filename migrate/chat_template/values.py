@@ -45,6 +45,8 @@ class T(Enum):
     PROPERTIES = auto()
     PROPERTY = auto()
     PROPERTY_LIST = auto()
+    NESTED_PROPERTIES = auto()
+    """The properties of a property: a pointer to an ordered map, of which a template sees only whether it is there."""
     TYPES = auto()
     """The `type` of a JSON schema property: a name or a list of names; to Go always a list."""
     STRINGS = auto()
@@ -123,7 +125,7 @@ _FIELDS: dict[T, dict[str, tuple[T, str]]] = {
         "Items": (T.ANY, "items"),
         "Description": (T.STRING, "description?"),
         "Enum": (T.ANY_LIST, "enum"),
-        "Properties": (T.PROPERTIES, "properties"),
+        "Properties": (T.NESTED_PROPERTIES, "properties"),
         "Required": (T.STRINGS, "required"),
     },
     T.CALL: {"ID": (T.STRING, "id?"), "Function": (T.CALL_FUNCTION, "function")},
@@ -175,6 +177,8 @@ def condition(value: Value) -> Expr:
         return TRUE
     if value.type in (T.MISSING, T.NIL):
         return FALSE
+    if value.type is T.NESTED_PROPERTIES:
+        return Is(value.expr, "mapping")
     return disjunction([value.expr])
 
 

@@ -19,8 +19,8 @@ class Settings(BaseModel):
     max_tokens: int = 48
     top: int = MAX_TOP_LOGPROBS
     min_top1_agreement: float = 0.95
-    max_mean_kl: float = 0.05
-    tie_margin: float = 0.5
+    max_mean_kl: float = 0.005
+    tie_margin: float = 0.3
     """Two candidates whose log-probabilities are closer than this (nats) on both sides may swap places."""
 
 

@@ -59,10 +59,11 @@ def run(
         settings or Settings(),
         [Case(conversation, conversation) for conversation in conversations],
     )
+    wanted = _with_needed(layers, source)
     reports: list[LayerReport] = []
     stopped = ""
     for name in LayerName:
-        if name not in layers and name not in _needed_by(layers):
+        if name not in wanted:
             continue
         report = _skipped(name, stopped) if stopped else _run_layer(name, state)
         reports.append(report)
@@ -87,11 +88,14 @@ def run(
     )
 
 
-def _needed_by(layers: Sequence[LayerName]) -> set[LayerName]:
-    """Later layers start from what earlier ones found: the source's prompts and their ids."""
-    order = list(LayerName)
-    last = max((order.index(LayerName(name)) for name in layers), default=-1)
-    return set(order[: min(last, 2)])
+def _with_needed(layers: Sequence[LayerName], source: Engine) -> set[LayerName]:
+    """`layers` and those they start from: the last two need ids, and ids of a source that has them need its prompts."""
+    wanted = set(layers)
+    if wanted & {LayerName.LOGPROBS, LayerName.TEXT}:
+        wanted.add(LayerName.TOKENS)
+    if LayerName.TOKENS in wanted and source.capabilities.tokenize:
+        wanted.add(LayerName.PROMPT)
+    return wanted
 
 
 def _run_layer(name: LayerName, state: Run) -> LayerReport:

@@ -18,7 +18,7 @@ def check(run: Run) -> LayerReport:
     counted = not run.source.capabilities.tokenize
     compared = 0
     for case in run.open_cases:
-        if case.source_text is None:
+        if case.source_text is None and not counted:
             continue
         try:
             case.target_ids = run.target.tokenize(case.target_conversation)

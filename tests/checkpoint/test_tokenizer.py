@@ -1,0 +1,275 @@
+"""Tokenizers: the ids of the originals and of llama.cpp, and what a file leaves unsaid."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from migrate.checkpoint.tokenizer import adds_bos, build_tokenizer, load_tokenizer, write_tokenizer
+from migrate.errors import GGUFError, NotFound, Refused
+from migrate.gguf.header import GGUFHeader, read_header
+from migrate.gguf.pretokenizers import PRE_TOKENIZERS
+from migrate.gguf.vocab import CONTROL, USER_DEFINED, read_vocabulary
+from tests.architectures.tiny import METADATA, tiny_llama
+from tests.checkpoint.texts import TEXTS, random_texts
+from tests.gguf.build import TensorSpec, build
+
+MODELS = {
+    "tinychat": "tinychat/gguf/tinychat-f16",
+    "llama3rope": "llama3rope/gguf/model-bf16",
+    "mistral": "mistral/gguf/model-bf16",
+}
+
+
+def header_of(shared: Path, model: str) -> GGUFHeader:
+    return read_header(shared / "models" / f"{MODELS[model]}.gguf")
+
+
+@pytest.mark.parametrize("model", ["tinychat", "llama3rope"])
+def test_ids_of_the_original_tokenizer(shared: Path, model: str) -> None:
+    ours = build_tokenizer(header_of(shared, model))
+    original = Tokenizer.from_file(str(shared / "models" / model / "hf" / "tokenizer.json"))
+    for text in [*TEXTS, *random_texts(500, specials=("<|im_start|>", "<|im_end|>"))]:
+        assert ours.encode(text).ids == original.encode(text).ids, text
+        assert ours.encode(text, add_special_tokens=False).ids == original.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("model", ["llama3rope", "mistral"])
+def test_recorded_ids(shared: Path, model: str) -> None:
+    recorded = json.loads((shared / "models" / model / "reference.json").read_text())
+    assert build_tokenizer(header_of(shared, model)).encode(recorded["text"]).ids == recorded["token_ids"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_text_comes_back(shared: Path, model: str) -> None:
+    tokenizer = build_tokenizer(header_of(shared, model))
+    for text in ("Hello, world!  3+4\n", "日本語 é 🙂", " leading", "a\tb"):
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_written_files_load(shared: Path, tmp_path: Path) -> None:
+    header = header_of(shared, "mistral")
+    names, _ = write_tokenizer(header, tmp_path)
+    assert names == ["tokenizer.json", "tokenizer_config.json"]
+    text = "The capital <s> of Peru"
+    assert load_tokenizer(tmp_path).encode(text).ids == build_tokenizer(header).encode(text).ids
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert (config["bos_token"], config["eos_token"], config["pad_token"]) == ("<s>", "</s>", "<pad>")
+    with pytest.raises(NotFound, match=r"tokenizer\.json: no such file"):
+        load_tokenizer(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_transformers_loads_them_as_they_are(shared: Path, tmp_path: Path, model: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    header = header_of(shared, model)
+    write_tokenizer(header, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    loaded, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), build_tokenizer(header)
+    for text in TEXTS:
+        assert loaded(text).input_ids == ours.encode(text).ids
+        assert loaded.decode(loaded(text).input_ids, skip_special_tokens=True) == ours.decode(ours.encode(text).ids)
+    assert loaded.bos_token == ours.id_to_token(header.get("tokenizer.ggml.bos_token_id"))
+
+
+BOS_RULES: list[tuple[dict[str, Any], bool]] = [
+    ({}, True),
+    ({"tokenizer.ggml.add_bos_token": False}, False),
+    ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe"}, True),
+    ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "tekken"}, True),
+    ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2"}, False),
+    ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "default"}, False),
+    ({"tokenizer.ggml.model": "gpt2"}, False),
+    ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.add_bos_token": True}, True),
+]
+
+
+@pytest.mark.parametrize(("metadata", "expected"), BOS_RULES)
+def test_bos_is_added_when_llama_cpp_adds_it(tmp_path: Path, metadata: dict[str, Any], expected: bool) -> None:
+    extra = {"tokenizer.ggml.merges": ["a b"], "tokenizer.ggml.bos_token_id": 1}
+    header = tiny_llama(tmp_path, extra | metadata)
+    assert adds_bos(header) is expected
+    assert build_tokenizer(header).encode("a").ids[:1] == ([1] if expected else build_tokenizer(header).encode("a", add_special_tokens=False).ids[:1])  # fmt: skip
+
+
+def test_eos_is_added_when_the_file_says_so(tmp_path: Path) -> None:
+    header = tiny_llama(tmp_path, {"tokenizer.ggml.add_eos_token": True})
+    tokenizer = build_tokenizer(header)
+    assert tokenizer.encode("a").ids == [1, tokenizer.token_to_id("▁"), tokenizer.token_to_id("a"), 2]
+
+
+def test_no_space_in_front_when_the_file_says_so(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(tiny_llama(tmp_path, {"tokenizer.ggml.add_space_prefix": False}))
+    assert tokenizer.encode("a b", add_special_tokens=False).tokens == ["a", "▁", "b"]
+
+
+def test_control_and_user_defined_tokens(tmp_path: Path) -> None:
+    tokens = [*METADATA["tokenizer.ggml.tokens"][:-3], "<ctl>", "<usr>", "<|im_end|>"]
+    types = [*METADATA["tokenizer.ggml.token_type"][:-3], CONTROL, USER_DEFINED, 1]
+    header = tiny_llama(tmp_path, {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types})
+    tokenizer = build_tokenizer(header)
+    assert tokenizer.encode("a<ctl>b<usr><|im_end|>", add_special_tokens=False).tokens == [
+        *("▁", "a", "<ctl>", "▁", "b", "<usr>", "<|im_end|>")
+    ]
+    added = tokenizer.get_added_tokens_decoder()
+    special = {token.content: token.special for token in added.values()}
+    assert special == {"<unk>": True, "<s>": True, "</s>": True, "<ctl>": True, "<usr>": False, "<|im_end|>": True}
+
+
+def test_more_tokens_than_rows_are_cut(tmp_path: Path) -> None:
+    tokens = [*METADATA["tokenizer.ggml.tokens"], "<extra>"]
+    rest = {"tokenizer.ggml.scores": [0.0] * 41, "tokenizer.ggml.token_type": [1] * 41}
+    header = tiny_llama(tmp_path, {"tokenizer.ggml.tokens": tokens, **rest})
+    vocabulary = read_vocabulary(header)
+    assert len(vocabulary.tokens) == 40
+    assert [finding.item for finding in vocabulary.findings] == ["tokenizer.ggml.tokens"]
+
+
+WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "none": ({"tokenizer.ggml.model": None}, GGUFError, r"no tokenizer in the file"),
+    "rwkv": ({"tokenizer.ggml.model": "rwkv"}, Refused, "tokenizer 'rwkv' is not supported"),
+    "unknown pre": ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "zzz"}, Refused, "pre-tokenizer 'zzz'"),
+    "no merges": ({"tokenizer.ggml.model": "gpt2"}, GGUFError, r"tokenizer\.ggml\.merges is missing"),
+    "no tokens": ({"tokenizer.ggml.tokens": None}, GGUFError, r"tokenizer\.ggml\.tokens is missing"),
+    "twice": ({"tokenizer.ggml.tokens": ["a", "b", "a"]}, GGUFError, "token 'a' is in the vocabulary twice"),
+    "few types": ({"tokenizer.ggml.token_type": [1]}, GGUFError, "token_type does not have an element for each"),
+    "no bos": (
+        {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.merges": ["a b"], "tokenizer.ggml.add_bos_token": True},
+        GGUFError,
+        "adds BOS, but there is no bos_token_id",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named(tmp_path: Path, name: str) -> None:
+    metadata, error, message = WRONG[name]
+    with pytest.raises(error, match=message):
+        build_tokenizer(tiny_llama(tmp_path, metadata))
+
+
+def llama3_header(tmp_path: Path, **metadata: Any) -> GGUFHeader:
+    """A vocabulary as long as Llama 3's, with its special tokens in their places."""
+    tokens = [f"t{i}" for i in range(128_256)]
+    for i, text in ((128_000, "<|begin_of_text|>"), (128_001, "<|end_of_text|>"), (128_009, "<|eot_id|>")):
+        tokens[i] = text
+    values: dict[str, Any] = {
+        "general.architecture": "llama",
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.merges": ["t 1"],
+        "tokenizer.ggml.bos_token_id": 128_000,
+        "tokenizer.ggml.eos_token_id": 128_001,
+    }
+    path = tmp_path / "l3.gguf"
+    path.write_bytes(build({**values, **{f"tokenizer.{k}": v for k, v in metadata.items()}}))
+    return read_header(path)
+
+
+def test_old_llama3_files_are_repaired(tmp_path: Path) -> None:
+    header = llama3_header(tmp_path)
+    vocabulary = read_vocabulary(header)
+    assert vocabulary.eos == 128_009
+    assert vocabulary.pre == PRE_TOKENIZERS["llama-bpe"]
+    assert adds_bos(header)
+    assert {finding.item for finding in vocabulary.findings} == {"tokenizer.ggml.pre", "tokenizer.ggml.eos_token_id"}
+
+
+def test_a_llama3_base_model_keeps_its_eos(tmp_path: Path) -> None:
+    header = llama3_header(tmp_path, **{"ggml.pre": "llama-bpe"})
+    assert (read_vocabulary(header).eos, read_vocabulary(header).findings) == (128_001, ())
+
+
+def test_a_chat_template_tells_where_turns_end(tmp_path: Path) -> None:
+    header = llama3_header(tmp_path, **{"ggml.pre": "llama-bpe", "chat_template": "{{ x }}<|eot_id|>"})
+    assert read_vocabulary(header).eos == 128_009
+
+
+def ids_by_llama_cpp(path: Path, texts: list[str]) -> list[list[int]]:
+    pytest.importorskip("xllamacpp")
+    script = Path(__file__).with_name("llamacpp_ids.py")
+    command = [sys.executable, str(script), str(path)]
+    result = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, timeout=120, check=True)
+    ids: list[list[int]] = json.loads(result.stdout)
+    return ids
+
+
+def check_against_llama_cpp(path: Path, count: int) -> None:
+    tokenizer = build_tokenizer(read_header(path))
+    specials = tuple(token.content for token in tokenizer.get_added_tokens_decoder().values())
+    texts = [*TEXTS, *random_texts(count, specials=specials)]
+    for text, expected in zip(texts, ids_by_llama_cpp(path, texts), strict=True):
+        assert tokenizer.encode(text).ids == expected, ascii(text)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("model", MODELS)
+def test_ids_of_llama_cpp(shared: Path, model: str) -> None:
+    check_against_llama_cpp(shared / "models" / f"{MODELS[model]}.gguf", 1500)
+
+
+@pytest.fixture(scope="module")
+def crossing_merges() -> tuple[list[str], list[str]]:
+    """A byte-level vocabulary trained without splitting: its merges cross every boundary, so a wrong one shows."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces = [text[i : i + 8] for text in TEXTS for i in range(0, len(text), 3)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=6000,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=12,
+        show_progress=False,
+    )
+    trained.train_from_iterator([*TEXTS * 3, *pieces * 2, *random_texts(8000, seed=5)], trainer)
+    model = json.loads(trained.to_str())["model"]
+    return sorted(model["vocab"], key=model["vocab"].get), [" ".join(merge) for merge in model["merges"]]
+
+
+PRE_SAMPLES = ["default", "llama-bpe", "dbrx", "tekken", "qwen2", "qwen35", "gpt-4o", "gpt-2", "starcoder", "falcon"]
+PRE_SAMPLES += ["deepseek-llm", "deepseek-coder", "deepseek-v3", "bloom", "viking", "bailingmoe", "seed-coder"]
+
+
+def test_the_samples_cover_the_table() -> None:
+    assert {PRE_TOKENIZERS[name] for name in PRE_SAMPLES} == set(PRE_TOKENIZERS.values())
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("pre", PRE_SAMPLES)
+def test_pre_tokenizers_cut_as_llama_cpp(tmp_path: Path, crossing_merges: tuple[list[str], list[str]], pre: str) -> None:
+    tokens, merges = crossing_merges
+    path = tmp_path / "pre.gguf"
+    path.write_bytes(_small_llama([*tokens, "<|a|>", "<|b|>"], merges, pre))
+    check_against_llama_cpp(path, 2000)
+
+
+def _small_llama(tokens: list[str], merges: list[str], pre: str) -> bytes:
+    size = 64
+    metadata = {
+        "general.architecture": "llama",
+        "llama.block_count": 1,
+        "llama.context_length": 128,
+        "llama.embedding_length": size,
+        "llama.feed_forward_length": size,
+        "llama.attention.head_count": 1,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [1] * (len(tokens) - 2) + [CONTROL, USER_DEFINED],
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.bos_token_id": len(tokens) - 2,
+        "tokenizer.ggml.eos_token_id": len(tokens) - 2,
+    }
+    vectors = [f"blk.0.{name}.weight" for name in ("attn_norm", "ffn_norm")] + ["output_norm.weight"]
+    parts = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    matrices = [TensorSpec(f"blk.0.{name}.weight", (size, size), "F16") for name in parts]
+    embedding = TensorSpec("token_embd.weight", (size, len(tokens)), "F16")
+    return build(metadata, [embedding, *(TensorSpec(name, (size,)) for name in vectors), *matrices])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -100,15 +99,22 @@ def write_model(path: Path, layers: int) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
+    assert writer.fout
+    out = writer.fout[0]
     for pattern, count in data:
         whole, rest = divmod(count, len(pattern))
-        out = writer.fout[0]
         writer.write_padding(out, out.tell())
         for _ in range(whole):
-            out.write(memoryview(pattern))
-        out.write(memoryview(pattern[:rest]))
+            out.write(pattern.data)
+        out.write(pattern[:rest].data)
         writer.write_padding(out, out.tell())
     writer.close()
+
+
+def peak_megabytes() -> float:
+    """This process's largest resident memory (`ru_maxrss` would count the parent's at the time of the fork)."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def convert(path: Path, threads: int | None) -> dict[str, float]:
@@ -119,7 +125,7 @@ def convert(path: Path, threads: int | None) -> dict[str, float]:
         start = time.perf_counter()
         convert_weights(read_header(path), Path(directory), dtype="bfloat16", threads=threads)
         seconds = time.perf_counter() - start
-    return {"seconds": seconds, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "rss": peak_megabytes()}
 
 
 def by_gguf_py(path: Path, piece: int = 1 << 19) -> dict[str, float]:
@@ -136,7 +142,7 @@ def by_gguf_py(path: Path, piece: int = 1 << 19) -> dict[str, float]:
         for first in range(0, len(rows), step):
             gguf.dequantize(rows[first : first + step], kind)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "rss": peak_megabytes()}
 
 
 def in_process(what: str, path: Path, threads: int | None) -> dict[str, float]:

@@ -69,16 +69,15 @@ def prove_offline(migration: Migration, bundle: Path) -> tuple[str, ...]:
 
 def _prove_template(migration: Migration, bundle: Path) -> str:
     """The Jinja on disk against our Go interpreter, conversation by conversation."""
-    from migrate.chat_template.prove import prove
+    from migrate.chat_template import prove
 
     model = migration.model
     jinja = (bundle / "model" / "chat_template.jinja").read_text(encoding="utf-8")
-    proof = prove(
-        model.template or "", jinja, system=model.system, model_messages=model.messages, bos=migration.bos_in_template
-    )
-    if not proof.holds:
-        raise BadInput(f"the chat template is not what Ollama renders: {proof.first_difference}")
-    return f"chat template: {proof.summary}"
+    proof = prove(model.template or "", jinja, system=model.system, messages=model.messages)
+    if wrong := proof.of("wrong"):
+        raise BadInput(f"the chat template is not what Ollama renders: {wrong[0].describe()}")
+    same, total = len(proof.of("exact")), len(proof.checks)
+    return f"chat template: {same} of {total} conversations render as in Ollama, byte for byte"
 
 
 def _prove_weights(migration: Migration, bundle: Path) -> str:
@@ -130,9 +129,9 @@ def _with_servers(migration: Migration, bundle: Path, proof: Path, say: Say) -> 
                 log=proof / "vllm.log",
             ),
         ) as target,
+        _step(say, "parity: prompt, token ids, log-probabilities, greedy text"),
     ):
-        with _step(say, "parity: prompt, token ids, log-probabilities, greedy text"):
-            report = parity(bundle, source, target)
+        report = parity(bundle, source, target)
     path = proof / "report.json"
     write_json(report, path)
     return report, path

@@ -66,12 +66,20 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class MappedTensor:
-    """A tensor of the checkpoint and where it comes from. `shape` is torch's."""
+    """A tensor of the checkpoint and where it comes from. `shape` is torch's.
+
+    `row_order`, where rows move, says for every index of the first dimension which one of the source it is.
+    """
 
     target: str
     source: TensorInfo
     shape: tuple[int, ...]
     row_order: Sequence[int] | None = None
+
+    @property
+    def row_weights(self) -> int:
+        """Weights that stay together: an index of the first dimension where rows move, else a contiguous run."""
+        return self.source.shape[0] if self.row_order is None else math.prod(self.shape[1:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ def runbook(migration: Migration, findings: Sequence[Finding], generator: str) -
     version = versions.find(migration.choices.vllm_version)
     header = migration.model.gguf
     assert header is not None
+    weights = migration.model.digests.get("model") or header.path.name
     groups = [(s.value, [f for f in findings if f.status is s]) for s in Status]
     return resources.render(
         "bundle/MIGRATION.md.j2",
@@ -29,8 +30,7 @@ def runbook(migration: Migration, findings: Sequence[Finding], generator: str) -
         generator=generator,
         facts=(
             f"Source: {header.architecture}, {header.file_type or 'unknown quantization'}, "
-            f"{header.parameter_count:,} parameters, weights `{migration.model.digests.get('model', 'unknown digest')}`. "
-            f"Prompt: {migration.prompt.reason}."
+            f"{header.parameter_count:,} parameters, weights `{weights}`. Prompt: {migration.prompt.reason}."
         ),
         ledger=[(status, rows) for status, rows in groups if rows],
         meanings=MEANINGS,

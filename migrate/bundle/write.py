@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,7 +83,7 @@ def _write_into(root: Path, migration: Migration, progress: Progress | None) -> 
     _text(model_dir / "generation_config.json", _json(migration.generation.to_dict()))
     if migration.chat_template is not None:
         _text(model_dir / "chat_template.jinja", migration.chat_template)
-    findings = [*migration.ledger, *report.findings]
+    findings = list(dict.fromkeys([*migration.ledger, *report.findings]))
     for name, text in launch_files(migration).items():
         _text(root / name, text, executable=name.endswith(".sh"))
     if migration.model.licenses:
@@ -135,7 +134,7 @@ def _manifest(
             architecture=header.architecture,
             quantization=header.file_type or "unknown",
             parameter_count=header.parameter_count,
-            digests=dict(sorted(model.digests.items())),
+            digests=_digests(migration),
             prompt_path=migration.prompt.path,
             prompt_path_reason=migration.prompt.reason,
             template=model.template,
@@ -163,6 +162,15 @@ def _manifest(
     )
 
 
+def _digests(migration: Migration) -> dict[str, str]:
+    """The layers' digests; a GGUF that is no blob of a store is hashed here."""
+    digests = {role: digest for role, digest in migration.model.digests.items() if digest}
+    header = migration.model.gguf
+    if header is not None and "model" not in digests:
+        digests["model"] = f"sha256:{_sha256(header.path)}"
+    return dict(sorted(digests.items()))
+
+
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -179,15 +187,15 @@ def _beside(out: Path, *, force: bool) -> Iterator[Path]:
     try:
         yield building
         if out.is_dir():
-            os.rename(out, old)
-        os.rename(building, out)
+            out.rename(old)
+        building.rename(out)
     except OSError as error:
         if isinstance(error, MigrateError):
             raise
         raise UsageError(f"{out} could not be written: {error.strerror or error}") from error
     finally:
         if old.is_dir() and not out.exists():
-            os.rename(old, out)
+            old.rename(out)
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

@@ -6,6 +6,7 @@ With each tag trimming to its left and transformers' `trim_blocks`, no whitespac
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from migrate.chat_template.jinja_ast import (
     And,
@@ -49,7 +50,7 @@ _IF, _OR, _AND, _NOT, _COMPARE, _SUM, _CONCAT, _PRODUCT, _TEST, _ATOM = range(10
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def render(body: Body) -> str:
+def render(body: Sequence[Stmt]) -> str:
     """The template's text, ending in one newline (which Jinja drops)."""
     return "\n".join(_lines(body, 0)) + "\n"
 
@@ -57,7 +58,7 @@ def render(body: Body) -> str:
 # ---- statements -----------------------------------------------------------------------------------------------------
 
 
-def _lines(body: Body, depth: int) -> list[str]:
+def _lines(body: Sequence[Stmt], depth: int) -> list[str]:
     lines: list[str] = []
     for stmt in body:
         lines += [line and "    " * depth + line for line in _statement(stmt)]

@@ -51,9 +51,7 @@ def _wrong_count(name: go.Identifier) -> Value:
     return values.error(f"line {name.line}: wrong number of arguments for {name.name}")
 
 
-def _junction(
-    t: Translator, name: go.Identifier, operands: list[go.Operand], dot: Value, final: Value | None
-) -> Value:
+def _junction(t: Translator, name: go.Identifier, operands: list[go.Operand], dot: Value, final: Value | None) -> Value:
     """`and`/`or` give one of their operands, not a bool."""
     stop = name.name == "or"
     if not operands and final is None:

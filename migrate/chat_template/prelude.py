@@ -40,7 +40,11 @@ def modelfile(system: str | None, messages: Sequence[Mapping[str, Any]]) -> list
         start = f"({before} if {first_is_not_system} else [])" if system else ""
         lines.append(f"{{%- set messages = {start + ' + ' if start else ''}[\n{turns}\n] + messages %}}")
     elif system:
-        lines += [f"{{%- if {first_is_not_system} %}}", f"    {{%- set messages = {before} + messages %}}", "{%- endif %}"]
+        lines += [
+            f"{{%- if {first_is_not_system} %}}",
+            f"    {{%- set messages = {before} + messages %}}",
+            "{%- endif %}",
+        ]
     return [Source("\n".join(lines))] if lines else []
 
 
@@ -94,7 +98,10 @@ def thinking(names: set[str], default: bool | None) -> list[j.Stmt]:
     wanted = names & {"think_set", "think", "think_level"}
     if not wanted:
         return []
-    lines = ["{%- set effort = reasoning_effort|default('', true) %}", "{%- set switch = enable_thinking|default(none) %}"]
+    lines = [
+        "{%- set effort = reasoning_effort|default('', true) %}",
+        "{%- set switch = enable_thinking|default(none) %}",
+    ]
     if "think_set" in wanted:
         lines.append("{%- set think_set = switch is not none or effort != '' %}")
     if wanted & {"think", "think_level"}:

@@ -502,7 +502,9 @@ _RESERVED = {
 def _jinja_name(name: str) -> str:
     """`$lastUserIdx` -> `last_user_idx`"""
     plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in name.lstrip("$"))
-    snake = "".join(f"_{c.lower()}" if c.isupper() and i and not plain[i - 1].isupper() else c.lower() for i, c in enumerate(plain))
+    snake = "".join(
+        f"_{c.lower()}" if c.isupper() and i and not plain[i - 1].isupper() else c.lower() for i, c in enumerate(plain)
+    )
     snake = snake.strip("_")
     return snake if snake and not snake[0].isdigit() else f"v{snake}"
 

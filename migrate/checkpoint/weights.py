@@ -20,7 +20,7 @@ from migrate.checkpoint.writer import CheckpointWriter, OutputTensor
 from migrate.errors import GGUFError
 from migrate.gguf.dequantize import NonFiniteError, Workspace, check_convertible, convert
 from migrate.gguf.header import GGUFHeader
-from migrate.gguf.tensors import TensorReader, row_bytes
+from migrate.gguf.tensors import TensorReader, stored_bytes
 from migrate.gguf.types import DType
 
 STRETCH = 1 << 20
@@ -107,8 +107,8 @@ def _report(done: queue.SimpleQueue[int | None], workers: int, total: int, progr
 
 def _jobs(tensors: Sequence[MappedTensor]) -> Iterator[_Job]:
     for tensor in tensors:
-        rows = tensor.source.parameters // tensor.source.shape[0]
-        step = max(1, STRETCH // tensor.source.shape[0])
+        rows = tensor.source.parameters // tensor.row_weights
+        step = max(1, STRETCH // tensor.row_weights)
         for first in range(0, rows, step):
             yield _Job(tensor, first, min(first + step, rows))
 
@@ -124,13 +124,13 @@ class _Converter:
 
     def __call__(self, job: _Job) -> int:
         """Bytes written."""
-        source, rows = job.tensor.source, job.last - job.first
-        row_size = self._row_size(job.tensor)
-        self._reserve(rows * row_bytes(source), rows * row_size)
-        if job.tensor.row_order is None:
-            raw = self.reader.rows(source, job.first, job.last, self.raw)
+        source, order, width = job.tensor.source, job.tensor.row_order, job.tensor.row_weights
+        rows, row_size = job.last - job.first, width * self.dtype.itemsize
+        self._reserve(rows * stored_bytes(source, width), rows * row_size)
+        if order is None:
+            raw = self.reader.rows(source, width, job.first, job.last, self.raw)
         else:
-            raw = self.reader.rows_in_order(source, job.tensor.row_order[job.first : job.last], self.raw)
+            raw = self.reader.rows_in_order(source, width, order[job.first : job.last], self.raw)
         out = self.out[: rows * row_size]
         try:
             convert(raw, source.type, out, self.dtype, self.workspace)
@@ -142,9 +142,6 @@ class _Converter:
             ) from None
         self.writer.write(job.tensor.target, job.first * row_size, out.data)
         return rows * row_size
-
-    def _row_size(self, tensor: MappedTensor) -> int:
-        return tensor.source.shape[0] * self.dtype.itemsize
 
     def _reserve(self, raw: int, out: int) -> None:
         if self.raw.size < raw:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from migrate.cli.output import console, hint, print_json, say
+from migrate.cli.output import console, hint, print_json, say, spinner
 
 
 def command(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where bundle and proof go.")
-    ] = Path("migrate-demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where bundle and proof go.")] = Path(
+        "migrate-demo"
+    ),
     model: Annotated[
         str, typer.Option("--model", metavar="NAME", help="support-bot, child-bot or q4-bot.")
     ] = "support-bot",
@@ -29,7 +29,7 @@ def command(
     """
     from migrate import demo
 
-    result = demo.run(output, say, model=model, offline=offline, force=force)
+    result = demo.run(output, say, model=model, offline=offline, force=force, busy=spinner)
     report = result.report
     if as_json:
         print_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,20 +96,21 @@ def _show(r: dict[str, Any]) -> None:
 
 def _facts(r: dict[str, Any]) -> list[tuple[str, str]]:
     types = ", ".join(f"{t['type']} {size(t['bytes'])}" for t in r["tensor_types"])
-    memory = r["memory"]
-    tokenizer = r["tokenizer"]
+    memory, tokenizer, kv = r["memory"], r["tokenizer"], r["kv_bytes_per_token"]
+    weights = f"{size(memory['bf16'])} at bf16, {size(memory['int8'])} at 8 bits, {size(memory['int4'])} at 4 bits"
+    vocabulary = tokenizer and f"{tokenizer['model']}/{tokenizer['pre'] or '-'}, {tokenizer['vocab_size']:,} tokens"
     rows = [
         ("architecture", r["architecture"] or "unknown"),
         ("parameters", f"{r['parameter_count']:,}" if r["parameter_count"] else "unknown"),
         ("quantization", f"{r['quantization']}{f' ({types})' if types else ''}"),
         ("context", f"{r['context_length']:,} tokens" if r["context_length"] else "unknown"),
-        ("KV cache", f"{size(r['kv_bytes_per_token'])} per token (2-byte cache)" if r["kv_bytes_per_token"] else "unknown"),
-        ("weights", f"{size(memory['bf16'])} at bf16, {size(memory['int8'])} at 8 bits, {size(memory['int4'])} at 4 bits"),
-        ("tokenizer", f"{tokenizer['model']}/{tokenizer['pre'] or '-'}, {tokenizer['vocab_size']:,} tokens" if tokenizer else "unknown"),
+        ("KV cache", f"{size(kv)} per token (2-byte cache)" if kv else "unknown"),
+        ("weights", weights),
+        ("tokenizer", vocabulary or "unknown"),
         ("prompt path", f"{r['prompt_path']}: {r['prompt_path_reason']}"),
         ("parameters set", _parameters(r) or "none"),
         ("Ollama", r["ollama_version"] + ("" if r["ollama_version_known"] else " assumed")),
-    ]  # fmt: skip
+    ]
     if r["parent"]:
         rows.insert(1, ("parent", r["parent"]))
     if r["provenance"].get("general.name"):
@@ -157,14 +159,14 @@ def _store_rows(models_dir: Path | None) -> list[dict[str, Any]]:
     from migrate.ollama.store import Store, find_models_dir
 
     store = Store(find_models_dir(models_dir))
-    return [_row(name.short, lambda name=name: store.load(name)) for name in store.list()]  # type: ignore[misc]
+    return [_row(name.short, partial(store.load, name)) for name in store.list()]
 
 
 def _remote_rows(host: str) -> list[dict[str, Any]]:
     from migrate.ollama.api import OllamaAPI
 
     api = OllamaAPI(host)
-    return [_row(entry["name"], lambda n=entry["name"]: api.load_model(n)) for entry in api.list()]  # type: ignore[misc]
+    return [_row(entry.name.short, partial(api.load_model, str(entry.name))) for entry in api.list()]
 
 
 def _row(name: str, load: Any) -> dict[str, Any]:
@@ -179,7 +181,12 @@ def _row(name: str, load: Any) -> dict[str, Any]:
         r = inspection(plan(model))
     except MigrateError as error:
         return {
-            "name": name, **empty, "size": None, "movable": False, "because": "cannot be read", "reason": str(error)
+            "name": name,
+            **empty,
+            "size": None,
+            "movable": False,
+            "because": "cannot be read",
+            "reason": str(error),
         }
     refused = next((f for f in r["findings"] if f["status"] == "refused"), None)
     return {

@@ -24,7 +24,7 @@ Client = Annotated[
     typer.Option(
         "--client",
         metavar="native|openai",
-        help="Whose defaults to carry over: clients of /api/chat (the Modelfile's) or of /v1 (temperature and top_p 1.0).",
+        help="Whose defaults: clients of /api/chat (the Modelfile's) or of /v1 (temperature and top_p 1.0).",
     ),
 ]
 KeepPenalty = Annotated[

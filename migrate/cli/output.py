@@ -72,6 +72,20 @@ def byte_progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+@contextmanager
+def spinner(label: str) -> Iterator[None]:
+    """A sign of life with the time so far on stderr; silent when stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn(label, markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        progress.add_task(label, total=None)
+        yield
+
+
 STATUS_STYLE = {
     "exact": "green",
     "equivalent": "green",

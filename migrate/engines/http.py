@@ -49,6 +49,8 @@ class JsonClient:
         process: Process | None = None,
     ) -> None:
         root = base_url(url)
+        if api_key:
+            root = root.copy_with(userinfo=b"")
         self.address = str(root.copy_with(userinfo=b"")).rstrip("/")
         self.label = label
         self.timeout = timeout

@@ -10,20 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from migrate.gguf.header import GGUFHeader
-from migrate.gguf.vocab import CONTROL, USER_DEFINED
-
-
-END_NAMES = frozenset(
-    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
-    "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> "
-    "<｜end▁of▁sentence｜> [e~[".split()
-)
-FILL_IN_NAMES = (
-    "<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD]".split(),
-    "<|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>".split(),
-    "<|file_sep|>".split(),
-)
-"""Per role (pad, repo, separator) the first name found in the vocabulary ends a generation."""
+from migrate.gguf.vocab import CONTROL, END_NAMES, FILL_IN_NAMES, USER_DEFINED
 
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _FILL_IN_KEYS = ("fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id")
@@ -47,7 +34,7 @@ def _end_ids(found: Mapping[str, int], metadata: Mapping[str, object], vocab_siz
 
     ids = {i for text, i in found.items() if text in END_NAMES} | set(named(_END_KEYS))
     for key, names in zip(_FILL_IN_KEYS, FILL_IN_NAMES, strict=True):
-        ids.update(named([key]) or [found[n] for n in names if n in found][:1])
+        ids.update(named([key]) or [found[name] for name in names if name in found][:1])
 
     by_text = {text: i for text, i in found.items() if i in ids}
     calls = {"<|call|>", "<|calls|>"} & by_text.keys()
@@ -66,4 +53,3 @@ def special_tokens(header: GGUFHeader) -> dict[str, tuple[int, int]]:
     types: Sequence[int] = header.get("tokenizer.ggml.token_type", ())
     kinds = (CONTROL, USER_DEFINED)
     return {text: (i, t) for i, (text, t) in enumerate(zip(tokens, types, strict=False)) if t in kinds}
-

@@ -30,24 +30,21 @@ class TensorReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         os.close(self._fd)
 
-    def rows(self, tensor: TensorInfo, first: int, last: int, buffer: Bytes) -> Bytes:
-        """Rows [first, last) as stored, flat, in `buffer` (which must be large enough).
-
-        A row is one run along the contiguous dimension; all other dimensions are counted through.
-        """
-        width = row_bytes(tensor)
-        wanted = buffer[: (last - first) * width]
-        self._read(tensor, tensor.offset + first * width, wanted)
+    def rows(self, tensor: TensorInfo, width: int, first: int, last: int, buffer: Bytes) -> Bytes:
+        """Rows [first, last) of `width` weights as stored, flat, in `buffer` (which must be large enough)."""
+        size = stored_bytes(tensor, width)
+        wanted = buffer[: (last - first) * size]
+        self._read(tensor, tensor.offset + first * size, wanted)
         return wanted
 
-    def rows_in_order(self, tensor: TensorInfo, order: Sequence[int], buffer: Bytes) -> Bytes:
+    def rows_in_order(self, tensor: TensorInfo, width: int, order: Sequence[int], buffer: Bytes) -> Bytes:
         """The rows `order` names, in that order, flat. Reads the whole stretch between the first and last of them."""
         first, last = min(order), max(order) + 1
-        width = row_bytes(tensor)
-        stretch = np.empty((last - first) * width, np.uint8)
-        self._read(tensor, tensor.offset + first * width, stretch)
-        wanted = buffer[: len(order) * width]
-        np.take(stretch.reshape(-1, width), np.asarray(order) - first, axis=0, out=wanted.reshape(-1, width))
+        size = stored_bytes(tensor, width)
+        stretch = np.empty((last - first) * size, np.uint8)
+        self._read(tensor, tensor.offset + first * size, stretch)
+        wanted = buffer[: len(order) * size]
+        np.take(stretch.reshape(-1, size), np.asarray(order) - first, axis=0, out=wanted.reshape(-1, size))
         return wanted
 
     def _read(self, tensor: TensorInfo, offset: int, into: Bytes) -> None:
@@ -59,11 +56,8 @@ class TensorReader:
             view, offset = view[count:], offset + count
 
 
-def row_bytes(tensor: TensorInfo) -> int:
-    """Bytes of one row (the contiguous dimension)."""
-    return tensor.shape[0] // tensor.type.block_size * tensor.type.block_bytes
-
-
-def row_count(tensor: TensorInfo) -> int:
-    """Number of rows, over all dimensions but the contiguous one."""
-    return tensor.parameters // tensor.shape[0]
+def stored_bytes(tensor: TensorInfo, weights: int) -> int:
+    """Bytes that many consecutive weights take. Raises GGUFError when they are not whole blocks."""
+    if weights % tensor.type.block_size:
+        raise GGUFError(f"tensor {tensor.name!r}: {weights} weights are not whole {tensor.type.name} blocks")
+    return weights // tensor.type.block_size * tensor.type.block_bytes

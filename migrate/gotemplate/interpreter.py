@@ -6,7 +6,6 @@ execute(parse("{{ range .Items }}{{ . }} {{ end }}"), {"Items": [1, 2]})
 from __future__ import annotations
 
 import enum
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -449,7 +448,6 @@ class _Execution:
             raise TemplateError(f"line {line}: {error}", line=line) from None
 
 
-@functools.lru_cache(maxsize=256)
 def _arity(function: Function) -> tuple[int, float]:
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):

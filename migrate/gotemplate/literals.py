@@ -20,7 +20,8 @@ _ESCAPE = re.compile(
     r"\\(?:(?P<hex>x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|(?P<octal>[0-7]{3})|(?P<simple>[abfnrtv\\'\"]))"
 )
 _INTEGER = re.compile(r"([+-]?)(?:(0[xX])([0-9a-fA-F_]+)|(0[bB])([01_]+)|(0[oO]?)([0-7_]*)|([1-9][0-9_]*))")
-_MISPLACED_UNDERSCORE = re.compile(r"__|_$|(?<![0-9a-fA-FxXbBoO])_|_(?![0-9a-fA-F])")
+_MISPLACED_UNDERSCORE = re.compile(r"(?<![0-9])_|_(?![0-9])")
+_MISPLACED_IN_HEX = re.compile(r"(?<![0-9a-fA-F])_|_(?![0-9a-fA-F])")
 
 
 def unquote(literal: str) -> str:
@@ -106,14 +107,20 @@ def parse_float(text: str) -> float | None:
 
 
 def _underscores_ok(text: str) -> bool:
-    return "_" not in text or _MISPLACED_UNDERSCORE.search(text) is None
+    """Between two digits, and between a prefix such as 0x and a digit."""
+    body = text.lstrip("+-")
+    prefix = body[:2].lower()
+    if prefix in ("0x", "0b", "0o"):
+        body = "0" + body[2:]
+    return (_MISPLACED_IN_HEX if prefix == "0x" else _MISPLACED_UNDERSCORE).search(body) is None
 
 
 def _signed(sign: str, digits: str, base: int) -> int | None:
-    digits = digits.replace("_", "")
-    if len(digits) > 80 or not digits:
-        return None if len(digits.lstrip("0")) > 64 or not digits else _signed(sign, digits.lstrip("0") or "0", base)
-    value = int(digits, base)
+    """None, too, for a number that is far too large: int() of a megabyte of digits takes long."""
+    digits = digits.replace("_", "").lstrip("0")
+    if len(digits) > 64:
+        return None
+    value = int(digits or "0", base)
     return -value if sign == "-" else value
 
 

@@ -19,6 +19,7 @@ from migrate.mapping.parameters import Client, Sampling, map_context, map_sampli
 from migrate.mapping.stops import Stops, map_stops
 from migrate.ollama import capabilities, options
 from migrate.ollama.model import OllamaModel, Parameter
+from migrate.ollama.modelfile import model_warnings
 from migrate.ollama.prompt_path import PromptPathDecision, prompt_path
 from migrate.ollama.refusal import refusal
 from migrate.vllm import tool_parsers, versions
@@ -78,7 +79,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     """
     version = versions.find(choices.vllm_version)
     ledger = Ledger()
-    path = prompt_path(model, go_template_env=choices.go_template_env)
+    path = prompt_path(model, go_template_env=choices.go_template_env, version=choices.ollama_version)
     parameters = options.effective(model, version=choices.ollama_version or model.ollama_version)
     if stub := refusal(model):
         ledger.extend([stub])
@@ -114,6 +115,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     ]
     _rest(model, ledger)
     ledger.extend(options.ignored(model))
+    ledger.extend(model_warnings(model))
     ledger.add("server address", Status.EQUIVALENT, "127.0.0.1:11434", f"{choices.host}:{choices.port}",
                f"clients talk OpenAI's API to vLLM {version.version}; Ollama's /api routes answer 404")  # fmt: skip
     return Migration(
@@ -280,17 +282,17 @@ def _tools(model: OllamaModel, path: PromptPathDecision, ledger: Ledger) -> list
     if "tools" not in capabilities.capabilities(model, path.path):
         return []
     text = model.template if path.path in ("go_template", "parser") else capabilities.jinja_template(model)
+    found = "tool calls found by name and JSON"
     if parser := tool_parsers.choose(text or ""):
-        ledger.add("tools", Status.APPROXIMATE, "tool calls found by name and JSON",
-                   f"tool-call-parser {parser.name}",
-                   f"the template writes calls as {parser.syntax}; vLLM's parser is stricter than Ollama's search")  # fmt: skip
+        reason = f"the template writes calls as {parser.syntax}; vLLM's parser is stricter than Ollama's search"
+        ledger.add("tools", Status.APPROXIMATE, found, f"tool-call-parser {parser.name}", reason)
         return [
             Argument("enable-auto-tool-choice", True, "the template takes tools"),
             Argument("tool-call-parser", parser.name, f"the template's own syntax: {parser.syntax}"),
         ]
-    ledger.add("tools", Status.DROPPED, "tool calls found by name and JSON", "",
-               "no parser of vLLM's is known to read this template's tool calls: requests with tools get a 400",
-               "choose one with --tool-call-parser and --enable-auto-tool-choice, or send tool_choice none")  # fmt: skip
+    reason = "no parser of vLLM's is known to read this template's tool calls: requests with tools get a 400"
+    action = "choose one with --tool-call-parser and --enable-auto-tool-choice, or send tool_choice none"
+    ledger.add("tools", Status.DROPPED, found, "", reason, action)
     return []
 
 

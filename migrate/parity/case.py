@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
-from migrate.engines.base import MAX_TOP_LOGPROBS, Conversation, Engine, Generation
+from migrate.engines.base import MAX_TOP_LOGPROBS, Conversation, Engine, Generation, Prompt
+from migrate.errors import ServerError
 from migrate.parity.facts import Bundle
 from migrate.parity.vocabulary import Vocabulary
 
@@ -22,6 +23,11 @@ class Settings(BaseModel):
     max_mean_kl: float = 0.005
     tie_margin: float = 0.3
     """Two candidates whose log-probabilities are closer than this (nats) on both sides may swap places."""
+
+
+def is_refusal(error: ServerError) -> bool:
+    """The server is well and understood, but does not take this one request (template error, too long, no tools)."""
+    return error.status in (400, 413, 422)
 
 
 @dataclass(slots=True)
@@ -57,14 +63,23 @@ class Run:
     def open_cases(self) -> list[Case]:
         return [case for case in self.cases if not case.excluded]
 
-    def source_answer(self, case: Case) -> Generation:
-        """The source's greedy answer, asked once: from its own token ids where it tells them, else through chat."""
-        if case.source_answer is None:
-            prompt = case.source_ids if self.source.capabilities.token_ids and case.source_ids else case.conversation
-            stop = self.bundle.facts.source.stop if self.source.capabilities.token_ids else ()
-            case.source_answer = self.source.generate(
-                prompt, max_tokens=self.settings.max_tokens, top_logprobs=self.settings.top, stop=stop
-            )
+    def source_answer(self, case: Case) -> Generation | None:
+        """The source's greedy answer, asked once: from its own token ids where it tells them, else through chat.
+
+        None, and the case is excluded, when the source refuses this conversation. Raises EngineError.
+        """
+        if case.source_answer is None and not case.excluded:
+            from_ids = self.source.capabilities.token_ids and case.source_ids is not None
+            prompt: Prompt = case.source_ids if from_ids and case.source_ids else case.conversation
+            stop = self.bundle.facts.source.stop if self.source.kind == "llama.cpp" else ()
+            try:
+                case.source_answer = self.source.generate(
+                    prompt, max_tokens=self.settings.max_tokens, top_logprobs=self.settings.top, stop=stop
+                )
+            except ServerError as error:
+                if not is_refusal(error):
+                    raise
+                case.excluded = f"the source refuses it: {error}"
         return case.source_answer
 
     def answer_ids(self, answer: Generation) -> tuple[int, ...] | None:

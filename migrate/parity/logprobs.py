@@ -4,8 +4,8 @@ The source answers greedily; the target is made to read that answer (teacher for
 would have expected. One position's distance is the Kullback-Leibler divergence of the target from the source, bounded
 from below by what top-k lists tell (`divergence`). Texts of a small model may agree by luck; these numbers do not.
 
-The default limits come from tinychat: llama.cpp on each of its 11 GGUFs against the same weights dequantized, and against
-damaged ones, 97 to 119 positions each. Worst case per group:
+The default limits come from tinychat: llama.cpp on each of its 11 GGUFs against the same weights dequantized, and
+against damaged ones, 97 to 119 positions each. Worst case per group:
 
     weights of the target                                           mean KL    top-1
     dequantized, computed in float32                                7.4e-5     98.0%
@@ -30,7 +30,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from migrate.engines.base import Candidate, TokenLogprob
-from migrate.parity.case import Case, Run
+from migrate.errors import ServerError
+from migrate.parity.case import Case, Run, is_refusal
 from migrate.parity.report import MAX_DIFFERENCES, Difference, LayerName, LayerReport
 from migrate.parity.vocabulary import Vocabulary
 
@@ -55,10 +56,18 @@ def check(run: Run) -> LayerReport:
     notes: list[str] = []
     compared = 0
     for case in run.open_cases:
-        pair = _both_sides(run, case, notes)
-        if pair is None:
+        source = _source_positions(run, case, notes)
+        if not source:
             continue
-        source, target = pair
+        try:
+            target = _target_positions(run, case, source)
+        except ServerError as error:
+            if not is_refusal(error):
+                raise
+            compared += 1
+            case.excluded = f"the target refuses it: {error}"
+            differences.append(Difference(conversation=case.name, reason=case.excluded))
+            continue
         compared += 1
         positions += [compare_position(a, b) for a, b in zip(source, target, strict=True)]
         if difference := first_mismatch(case.name, source, target, settings.top, run.vocabulary):
@@ -99,23 +108,22 @@ def _violations(metrics: dict[str, float], min_top1: float, max_kl: float) -> li
     return reasons
 
 
-def _both_sides(
-    run: Run, case: Case, notes: list[str]
-) -> tuple[tuple[TokenLogprob, ...], tuple[TokenLogprob, ...]] | None:
-    """The positions of one answer on both sides, ids filled in; None when there is nothing to compare."""
-    prompt = case.source_ids or case.target_ids
-    if not prompt:
-        return None
+def _source_positions(run: Run, case: Case, notes: list[str]) -> tuple[TokenLogprob, ...]:
+    """The positions of the source's answer, ids filled in, as far as ids are known."""
     answer = run.source_answer(case)
+    if answer is None or not (case.source_ids or case.target_ids):
+        return ()
     source = tuple(_with_ids(token, run.vocabulary) for token in answer.tokens)
     known = next((n for n, token in enumerate(source) if token.id is None), len(source))
     if known < len(source):
         notes.append(f"«{case.name}»: compared up to token {known}, whose bytes do not name one token")
-    source = source[:known]
-    if not source:
-        return None
-    target = run.target.score(prompt, [t.id for t in source if t.id is not None], top=run.settings.top)
-    return source, target
+    return source[:known]
+
+
+def _target_positions(run: Run, case: Case, source: Sequence[TokenLogprob]) -> tuple[TokenLogprob, ...]:
+    """What the target expects at the same positions."""
+    prompt = case.source_ids or case.target_ids or ()
+    return run.target.score(prompt, [t.id for t in source if t.id is not None], top=run.settings.top)
 
 
 def _with_ids(token: TokenLogprob, vocabulary: Vocabulary) -> TokenLogprob:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from migrate.engines.base import Generation, TokenLogprob
 from migrate.errors import ServerError
-from migrate.parity.case import Case, Run
+from migrate.parity.case import Case, Run, is_refusal
 from migrate.parity.logprobs import choices
 from migrate.parity.report import MAX_DIFFERENCES, Difference, LayerName, LayerReport
 
@@ -17,12 +17,15 @@ def check(run: Run) -> LayerReport:
     for case in run.open_cases:
         if case.target_ids is None:
             continue
+        expected = run.source_answer(case)
+        if expected is None:
+            continue
         compared += 1
         answer = _ask(run, case)
         if isinstance(answer, Difference):
             differences.append(answer)
             continue
-        tie, difference = compare(run, case, run.source_answer(case), answer, notes)
+        tie, difference = compare(run, case, expected, answer, notes)
         ties += tie
         if difference is not None:
             differences.append(difference)
@@ -52,7 +55,7 @@ def _ask(run: Run, case: Case) -> Generation | Difference:
             case.target_conversation, max_tokens=run.settings.max_tokens, top_logprobs=run.settings.top
         )
     except ServerError as error:
-        if not 400 <= error.status < 500:
+        if not is_refusal(error):
             raise
         return Difference(conversation=case.name, reason=f"the target refuses the conversation: {error}")
 

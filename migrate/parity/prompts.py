@@ -9,7 +9,7 @@ from migrate.engines.base import Conversation
 from migrate.errors import BadInput, EngineError, ServerError, TemplateError
 from migrate.ollama import capabilities, conversation
 from migrate.ollama.template import parse_template, render_chat
-from migrate.parity.case import Case, Run
+from migrate.parity.case import Case, Run, is_refusal
 from migrate.parity.facts import SourceFacts
 from migrate.parity.report import MAX_DIFFERENCES, Difference, LayerName, LayerReport
 
@@ -27,7 +27,7 @@ def check(run: Run) -> LayerReport:
     notes: list[str] = []
     agreed = compared = 0
     for case in run.open_cases:
-        if not _render_source(case, render, notes):
+        if not _render_source(case, render):
             continue
         compared += 1
         difference = _compare(run, case, notes)
@@ -86,18 +86,16 @@ def _with_defaults(facts: SourceFacts, asked: Conversation) -> Conversation:
     return Conversation(asked.name, tuple(messages), asked.tools)
 
 
-def _render_source(case: Case, render: Renderer, notes: list[str]) -> bool:
+def _render_source(case: Case, render: Renderer) -> bool:
     """Whether the source has a prompt for this conversation. Ollama refuses some (400), and so may we."""
     try:
         case.source_text = render(case.conversation)
     except ServerError as error:
-        if not 400 <= error.status < 500:
+        if not is_refusal(error):
             raise
-        case.excluded = str(error)
+        case.excluded = f"the source refuses it: {error}"
     except (TemplateError, BadInput) as error:
-        case.excluded = str(error)
-    if case.excluded:
-        notes.append(f"«{case.name}» left out, the source refuses it: {case.excluded}")
+        case.excluded = f"the source refuses it: {error}"
     return not case.excluded
 
 
@@ -107,15 +105,15 @@ def _compare(run: Run, case: Case, notes: list[str]) -> Difference | None:
     try:
         rendered = run.target.render(case.target_conversation)
     except ServerError as error:
-        if not 400 <= error.status < 500:
+        if not is_refusal(error):
             raise
-        case.excluded = str(error)
+        case.excluded = f"the target refuses it: {error}"
         if REFUSAL in str(error):
-            notes.append(f"«{case.name}»: the bundle refuses this conversation on purpose: {error}")
+            case.excluded = f"the bundle refuses it on purpose: {error}"
             return None
         return Difference(conversation=case.name, reason=f"the target refuses the conversation: {error}")
     bos = run.bundle.bos_text
-    if same_prompt(case.source_text, rendered, bos) or _known_deviation(run, case, rendered, notes):
+    if same_prompt(case.source_text, rendered, bos) or _known_deviation(run, case, rendered):
         return None
     if case.conversation.is_prefill and _continues(run, case, notes):
         return None
@@ -145,7 +143,7 @@ def _continues(run: Run, case: Case, notes: list[str]) -> bool:
     return True
 
 
-def _known_deviation(run: Run, case: Case, rendered: str, notes: list[str]) -> bool:
+def _known_deviation(run: Run, case: Case, rendered: str) -> bool:
     """Ollama since 0.14 prints `{{ .Function }}` as a Go struct where the template's author meant JSON.
 
     Only when our interpreter reproduces exactly both texts is it that, and nothing else.
@@ -160,8 +158,7 @@ def _known_deviation(run: Run, case: Case, rendered: str, notes: list[str]) -> b
         return False
     if as_struct != case.source_text or not same_prompt(as_json, rendered, run.bundle.bos_text):
         return False
-    case.excluded = "tools are printed as a Go struct by Ollama and as JSON by the bundle"
-    notes.append(f"«{case.name}»: {case.excluded}, which is what the template means; not compared further")
+    case.excluded = "Ollama prints its tools as a Go struct, the bundle as JSON, which is what the template means"
     return True
 
 

@@ -100,11 +100,16 @@ def _with_needed(layers: Sequence[LayerName], source: Engine) -> set[LayerName]:
 
 def _run_layer(name: LayerName, state: Run) -> LayerReport:
     started = time.monotonic()
+    before = {case.name for case in state.open_cases}
     try:
         report = LAYERS[name](state)
     except EngineError as error:
         hint = f" ({error.hint})" if error.hint else ""
         report = LayerReport(name=name, status="inconclusive", summary=f"{error}{hint}")
+    told = {difference.conversation for difference in report.differences}
+    for case in state.cases:
+        if case.excluded and case.name in before and case.name not in told:
+            report.notes.append(f"«{case.name}» left out: {case.excluded}")
     report.seconds = round(time.monotonic() - started, 3)
     return report
 

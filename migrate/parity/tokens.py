@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from migrate.errors import ServerError
-from migrate.parity.case import Case, Run
+from migrate.parity.case import Case, Run, is_refusal
 from migrate.parity.report import MAX_DIFFERENCES, Difference, LayerName, LayerReport
 from migrate.parity.vocabulary import Vocabulary
 
@@ -23,13 +23,16 @@ def check(run: Run) -> LayerReport:
         try:
             case.target_ids = run.target.tokenize(case.target_conversation)
         except ServerError as error:
-            if not 400 <= error.status < 500:
+            if not is_refusal(error):
                 raise
-            case.excluded = str(error)
+            compared += 1
+            case.excluded = f"the target refuses it: {error}"
             differences.append(Difference(conversation=case.name, reason=f"the target refuses the prompt: {error}"))
             continue
-        compared += 1
         difference = _compare_count(run, case) if counted else _compare_ids(run, case)
+        if case.excluded:
+            continue
+        compared += 1
         if difference is not None:
             differences.append(difference)
     report = LayerReport(name=LayerName.TOKENS, status="pass", summary="", compared=compared)
@@ -48,10 +51,11 @@ def check(run: Run) -> LayerReport:
 
 
 def _compare_count(run: Run, case: Case) -> Difference | None:
-    count = run.source_answer(case).prompt_tokens
+    answer = run.source_answer(case)
     ids = case.target_ids or ()
-    if count == len(ids):
+    if answer is None or answer.prompt_tokens == len(ids):
         return None
+    count = answer.prompt_tokens
     reason = f"{count} tokens became {len(ids)}"
     beginning = f"the target's prompt begins with {run.vocabulary.show(ids[0])}" if ids else "the target's is empty"
     if count == len(ids) + 1:

@@ -31,7 +31,7 @@ def forward(theta: float, dim: int, factor: float, low: float, high: float, orig
         else:
             smooth = (turns - low) / (high - low)
             ratios.append(1.0 / ((1.0 - smooth) / factor + smooth))
-    return [float(ratio) for ratio in np.float32(ratios)]
+    return [float(ratio) for ratio in np.array(ratios, np.float32)]
 
 
 @pytest.mark.parametrize("dim", [64, 80, 128])
@@ -82,7 +82,7 @@ def test_other_ratios_are_not_explained(ratios: Sequence[float]) -> None:
 
 def rope_of(directory: Path, metadata: dict[str, Any], ratios: Sequence[float] | None = None) -> dict[str, Any]:
     tensors = {} if ratios is None else {"rope_freqs.weight": (len(ratios),)}
-    data = {} if ratios is None else {"rope_freqs.weight": np.float32(ratios).tobytes()}
+    data = {} if ratios is None else {"rope_freqs.weight": np.array(ratios, np.float32).tobytes()}
     header = tiny_llama(directory, metadata, tensors, data)
     parameters: dict[str, Any] = for_header(header).read(header).config["rope_parameters"]
     return parameters

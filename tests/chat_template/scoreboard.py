@@ -45,7 +45,9 @@ class Row:
     def difference(self) -> str:
         """Both texts around the first character that differs."""
         got, expected = self.got or "", self.expected or ""
-        at = next((i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b), min(len(got), len(expected)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b), min(len(got), len(expected))
+        )
         start = max(0, at - 30)
         return f"at {at}: expected {expected[start : at + 40]!r}, got {got[start : at + 40]!r}"
 
@@ -111,7 +113,9 @@ def main() -> None:
     counts = result.counts()
     renderable = len(result.rows) - sum(row.expected is None for row in result.rows)
     for verdict in ("exact", "refused", "wrong", "error"):
-        print(f"{verdict:8} {counts[verdict]:6,}   {counts[verdict] / renderable:7.2%} of {renderable:,} renderable prompts")
+        print(
+            f"{verdict:8} {counts[verdict]:6,}   {counts[verdict] / renderable:7.2%} of {renderable:,} renderable prompts"
+        )
     print(f"translated in {result.seconds:.1f} s")
     for reason, count in Counter(row.reason for row in result.of("refused")).most_common():
         example = next(row for row in result.rows if row.reason == reason)

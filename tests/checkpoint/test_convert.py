@@ -18,7 +18,7 @@ from migrate.errors import GGUFError, MigrateError, OutputExists, UsageError
 from migrate.findings import Status
 from migrate.gguf.header import GGUFHeader, read_header
 from migrate.gguf.types import DType
-from tests.architectures.tiny import HEADS, KV_HEADS, SHAPES, tiny_llama
+from tests.architectures.tiny import BIASES, HEADS, KV_HEADS, SHAPES, tiny_llama
 
 Bits = npt.NDArray[np.uint16]
 
@@ -31,10 +31,10 @@ def raw_tensors(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     header.pop("__metadata__")
+    content = data[8 + size :]
     return {
-        name: (entry["dtype"], entry["shape"], data[8 + size + entry["data_offsets"][0] : 8 + size + entry["data_offsets"][1]])
-        for name, entry in header.items()
-    }  # fmt: skip
+        name: (entry["dtype"], entry["shape"], content[slice(*entry["data_offsets"])]) for name, entry in header.items()
+    }
 
 
 def as_floats(dtype: str, data: bytes) -> npt.NDArray[np.float32]:
@@ -81,7 +81,7 @@ def check_against_gguf_py(path: Path, written: Path, heads: int, kv_heads: int) 
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 99)
     for name, (dtype, shape, data) in ours.items():
         stem, _, suffix = name.rpartition(".")
-        found = names.get_name(name=stem)
+        found = names.get_name(stem)
         tensor = next(t for t in reader.tensors if t.name == f"{found}.{suffix}")
         floats = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(shape)
         if "q_proj" in name or "k_proj" in name:
@@ -137,8 +137,6 @@ def test_plan_says_what_will_be_written(shared: Path, tmp_path: Path, dtype: str
 
 
 def test_biases_are_unpermuted_too(tmp_path: Path) -> None:
-    from tests.architectures.tiny import BIASES
-
     (tmp_path / "out").mkdir()
     header = tiny_llama(tmp_path, tensors=BIASES)
     convert_weights(header, tmp_path / "out", dtype="float32")
@@ -210,9 +208,7 @@ def test_the_directory_must_be_empty_and_there(tmp_path: Path) -> None:
         convert_weights(header, tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(
-    ("types", "expected"), [(("f16",), "float16"), (("q8_0",), "bfloat16")]
-)
+@pytest.mark.parametrize(("types", "expected"), [(("f16",), "float16"), (("q8_0",), "bfloat16")])
 def test_dtype_rule(shared: Path, types: tuple[str, ...], expected: str) -> None:
     for name in types:
         header = read_header(shared / "models" / "tinychat" / "gguf" / f"tinychat-{name}.gguf")

@@ -96,7 +96,9 @@ def test_bos_is_added_when_llama_cpp_adds_it(tmp_path: Path, metadata: dict[str,
     extra = {"tokenizer.ggml.merges": ["a b"], "tokenizer.ggml.bos_token_id": 1}
     header = tiny_llama(tmp_path, extra | metadata)
     assert adds_bos(header) is expected
-    assert build_tokenizer(header).encode("a").ids[:1] == ([1] if expected else build_tokenizer(header).encode("a", add_special_tokens=False).ids[:1])  # fmt: skip
+    tokenizer = build_tokenizer(header)
+    alone = tokenizer.encode("a", add_special_tokens=False).ids
+    assert tokenizer.encode("a").ids == ([1, *alone] if expected else alone)
 
 
 def test_eos_is_added_when_the_file_says_so(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def check_against_llama_cpp(path: Path, count: int) -> None:
 @pytest.mark.live
 @pytest.mark.parametrize("model", MODELS)
 def test_ids_of_llama_cpp(shared: Path, model: str) -> None:
-    check_against_llama_cpp(shared / "models" / f"{MODELS[model]}.gguf", 1500)
+    check_against_llama_cpp(shared / "models" / f"{MODELS[model]}.gguf", 1000)
 
 
 @pytest.fixture(scope="module")
@@ -243,11 +245,13 @@ def test_the_samples_cover_the_table() -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("pre", PRE_SAMPLES)
-def test_pre_tokenizers_cut_as_llama_cpp(tmp_path: Path, crossing_merges: tuple[list[str], list[str]], pre: str) -> None:
+def test_pre_tokenizers_cut_as_llama_cpp(
+    tmp_path: Path, crossing_merges: tuple[list[str], list[str]], pre: str
+) -> None:
     tokens, merges = crossing_merges
     path = tmp_path / "pre.gguf"
     path.write_bytes(_small_llama([*tokens, "<|a|>", "<|b|>"], merges, pre))
-    check_against_llama_cpp(path, 2000)
+    check_against_llama_cpp(path, 800)
 
 
 def _small_llama(tokens: list[str], merges: list[str], pre: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Texts that tell tokenizers apart: code, whitespace, numbers, emoji, many scripts, special tokens, random codepoints."""
+"""Texts that tell tokenizers apart: code, whitespace, numbers, emoji, scripts, special tokens, random codepoints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TEXTS = (
     "#include <vector>\nint main() { std::vector<int> v{1,2,3}; return v[0]<<2 ^ ~v[1]; }\n",
     "SELECT * FROM `users` WHERE name LIKE '%O''Brien%' -- comment\n",
     '{"a": [1, 2.5e-3, null, true], "b": {"c": "\\u00e9"}}',
-    "<html><body class=\"x\">&nbsp;<!-- c --></body></html>",
+    '<html><body class="x">&nbsp;<!-- c --></body></html>',
     "https://example.com/a/b?c=d&e=%20#frag user@example.org /usr/bin/env C:\\Windows\\system32",
     "$$$ €100 £5 ¥ + = < > ^ ~ | ` § © ® ™ ° ± × ÷ ∑ ∞ ≤ → ⇒",
     "日本語のテキスト。カタカナとひらがなと漢字、全角ＡＢＣ１２３！",
@@ -67,7 +67,7 @@ TEXTS = (
     "𝕬𝖇𝖈 𝒟𝓔 𐐀𐐨 𒀀 𓀀 ꙮ ᚠᛇᚻ",
     "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
     "<|begin_of_text|><|end_of_text|> <|im_end|>x<|im_end|>",
-    "<tool_call>{\"name\": \"f\"}</tool_call><think>\n</think>\n\n",
+    '<tool_call>{"name": "f"}</tool_call><think>\n</think>\n\n',
     "<|im_start|><|im_start|>  <|im_end|>   text after",
     "<|im_star <|im_end| |> <|unknown|> <s> </s> <unk> <pad> <bos> <0x41> <0x0A> ▁ ▁▁ ▁a",
     "<start_of_turn>user\nhello <end_of_turn>\n<start_of_turn>  model",

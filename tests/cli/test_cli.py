@@ -26,7 +26,7 @@ class Result(NamedTuple):
 Run = Callable[..., Result]
 
 
-@pytest.fixture()
+@pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
     from migrate.cli.app import main
 
@@ -74,7 +74,9 @@ def test_inspect_json_has_the_documented_keys(run: Run) -> None:
 
 
 def test_names_are_found_whatever_their_case(run: Run) -> None:
-    assert json.loads(run("inspect", "Support-Bot:LATEST", "--models-dir", STORE, "--json").out)["architecture"] == "llama"
+    assert (
+        json.loads(run("inspect", "Support-Bot:LATEST", "--models-dir", STORE, "--json").out)["architecture"] == "llama"
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,5 +150,7 @@ def test_light_imports() -> None:
 
 def test_no_colour_when_piped() -> None:
     command = [sys.executable, "-m", "migrate", "inspect", "support-bot", "--models-dir", str(STORE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"TERM": "xterm-256color"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"TERM": "xterm-256color"}
+    )
     assert "\x1b" not in done.stdout + done.stderr

@@ -60,12 +60,12 @@ def rounded(floats: npt.NDArray[np.float32], dtype: DType) -> Bytes:
         return floats.view(np.uint8)
     if dtype is DType.FLOAT16:
         return floats.astype(np.float16).view(np.uint8)
-    fraction, exponent = np.frexp(floats.astype(np.float64))
-    exponent = np.maximum(exponent, -125)
+    exponent = np.maximum(np.frexp(floats.astype(np.float64))[1], -125)
     quantum = np.ldexp(1.0, exponent - 8)
     nearest = np.rint(floats.astype(np.float64) / quantum) * quantum
     nearest = np.copysign(nearest, floats)
-    return (nearest.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+    upper: npt.NDArray[np.uint16] = (nearest.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return upper.view(np.uint8)
 
 
 def converted(raw: Bytes, kind: GGMLType, dtype: DType) -> Bytes:
@@ -93,9 +93,7 @@ def test_random_blocks_as_gguf_py(name: str, dtype: DType) -> None:
 def test_microscaling_formats_as_gguf_py(name: str) -> None:
     kind = GGMLType[name]
     raw = np.random.default_rng(2).integers(0, 120, 64 * kind.block_bytes, dtype=np.uint8)
-    np.testing.assert_array_equal(
-        converted(raw, kind, DType.BFLOAT16), rounded(reference(raw, kind), DType.BFLOAT16)
-    )
+    np.testing.assert_array_equal(converted(raw, kind, DType.BFLOAT16), rounded(reference(raw, kind), DType.BFLOAT16))
 
 
 @pytest.mark.parametrize("bad", [0x7E00, 0x7C00, 0xFC00, 0xFFFF])
@@ -135,8 +133,9 @@ def test_same_type_passes_through_untouched(kind: GGMLType, dtype: DType) -> Non
 @pytest.mark.parametrize("dtype", list(DType))
 @pytest.mark.parametrize("kind", [GGMLType.F32, GGMLType.F16, GGMLType.BF16])
 def test_nan_weights_are_found(kind: GGMLType, dtype: DType) -> None:
-    nan = {GGMLType.F32: np.float32(np.nan), GGMLType.F16: np.float16(np.nan), GGMLType.BF16: np.uint16(0x7FC1)}[kind]
-    raw = np.zeros(PIECE + 5, nan.dtype)
+    words = np.uint32 if kind is GGMLType.F32 else np.uint16
+    nan = {GGMLType.F32: 0x7FC00001, GGMLType.F16: 0x7E00, GGMLType.BF16: 0x7FC1}[kind]
+    raw = np.zeros(PIECE + 5, words)
     raw[-2] = nan
     with pytest.raises(NonFiniteError):
         converted(raw.view(np.uint8), kind, dtype)

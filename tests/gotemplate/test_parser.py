@@ -83,7 +83,7 @@ def test_positions() -> None:
         ('{{ "a }}', 1, "unterminated quoted string"),
         ("{{/* a }}", 1, "unclosed comment"),
         ("{{ 089 }}", 1, 'integer overflow: "089"'),
-        ("{{ 1.2.3 }}", 1, "bad number syntax"),
+        ("{{ 12ab }}", 1, "bad number syntax"),
         ('{{ define "a" }}x{{ end }}{{ define "a" }}y{{ end }}', 1, 'multiple definition of template "a"'),
         ("{{}}", 1, "missing value for command"),
         ("{{\n.A\n.5x }}", 3, "in the action that starts on line 1"),
@@ -117,10 +117,10 @@ def test_a_nesting_nobody_needs_still_parses() -> None:
     ["a{{.B}} ", "{{- .A -}} \n", "{{/* c */}}", "x\n", " ", "{{`raw`}}", "{{$x := 1}}{{$x}}", "{{ if .A }}{{ end }}"],
 )
 def test_time_is_linear(unit: str) -> None:
-    """A megabyte takes seconds at most."""
+    """Half a megabyte takes a second or two; with quadratic time it would take minutes."""
     start = time.perf_counter()
-    parse(unit * (1_000_000 // len(unit)))
-    assert time.perf_counter() - start < 30
+    parse(unit * (500_000 // len(unit)))
+    assert time.perf_counter() - start < 20
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,10 @@ def test_time_is_linear(unit: str) -> None:
         "{{ `" + "a" * 1_000_000,
         "{{/*" * 250_000,
         "{{ " + "1" * 1_000_000,
-    ]
-    + ["{{ - " * 200_000, "{{" + " " * 1_000_000, "{{ .A" + ".A" * 400_000],
+        "{{ - " * 200_000,
+        "{{" + " " * 1_000_000,
+        "{{ .A" + ".A" * 400_000,
+    ],
 )
 def test_damaged_megabytes_fail_fast(text: str) -> None:
     start = time.perf_counter()

@@ -60,7 +60,7 @@ def test_one_parameter(name: str, value: Any, field: str, expected: Any, status:
     sampling, ledger = sample((name, value))
     assert sampling[field] == expected
     assert [f.status for f in ledger] == [status]
-    assert list(ledger)[0].item == f"PARAMETER {name}"
+    assert next(iter(ledger)).item == f"PARAMETER {name}"
 
 
 def test_penalty_is_kept_when_asked() -> None:

@@ -41,7 +41,7 @@ def test_stop_strings_that_never_fire_are_pointed_out(text: str, word: str) -> N
     ledger = Ledger()
     stops = map_stops(Parameter("stop", [text], "Modelfile"), SPECIAL, [], ledger)
     assert stops.strings == (text,)
-    action = list(ledger)[0].action
+    action = next(iter(ledger)).action
     assert word in action if word else not action
 
 

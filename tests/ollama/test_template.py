@@ -100,7 +100,8 @@ def test_suffix() -> None:
     [
         ("{{ .Prompt }}", {"prompt", "response"}, set()),
         ("{{ $.Messages }}", {"$", "messages"}, set()),
-        ("{{ range $i, $m := .Messages }}{{ $m.Role }}{{ end }}{{ .Tools }}", {"messages", "$m", "role", "tools"}, {"tools"}),
+        ("{{ range $i, $m := .Messages }}{{ $m.Role }}{{ end }}{{ .Tools }}",
+         {"messages", "$m", "role", "tools"}, {"tools"}),
         ("{{ .Suffix }}{{ .Response }}", {"suffix", "response"}, {"insert"}),
         ("{{ (index .Messages 0).Role }}", {"response"}, set()),
         (
@@ -108,7 +109,8 @@ def test_suffix() -> None:
             {"messages", "thinking"},
             {"thinking"},
         ),
-        ("{{ range .Messages }}{{ if .Thinking }}{{ .Thinking }}</think>{{ end }}{{ end }}", {"messages", "thinking"}, set()),
+        ("{{ range .Messages }}{{ if .Thinking }}{{ .Thinking }}</think>{{ end }}{{ end }}",
+         {"messages", "thinking"}, set()),
     ],
 )  # fmt: skip
 def test_what_a_template_uses(template: str, used: set[str], can: set[str]) -> None:

@@ -6,29 +6,28 @@ import yaml
 from migrate.vllm.generation import GenerationConfig
 from migrate.vllm.serve import Argument, to_yaml
 
+TEXTS = [
+    "plain",
+    "a: b",
+    "# no comment",
+    "'",
+    '"',
+    "{x: 1}",
+    "[1]",
+    "- a",
+    "1",
+    "1e3",
+    "~",
+    "",
+    " ",
+    "é 漢 🙂",
+    "a\nb",
+    "x" * 300,
+]
+OTHERS = [0, 2048, True, False, ["a", "a:latest"], ["yes", "a, b", "#"]]
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "plain",
-        "a: b",
-        "# no comment",
-        "'",
-        '"',
-        "{x: 1}",
-        "[1]",
-        "- a",
-        "1",
-        "1e3",
-        "~",
-        "",
-        " ",
-        "é 漢 🙂",
-        "a\nb",
-        "x" * 300,
-    ]
-    + [0, 2048, True, False, ["a", "a:latest"], ["yes", "a, b", "#"]],
-)
+
+@pytest.mark.parametrize("value", [*TEXTS, *OTHERS])
 @pytest.mark.parametrize("origin", ["PARAMETER num_ctx 8192", "two\nlines", "\x1b[31m", ""])
 def test_any_value_survives_yaml(value: str | int | bool | list[str], origin: str) -> None:
     text = to_yaml([Argument("served-model-name", value, origin), Argument("port", 8000, "")], "a header")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from migrate import resources
 from migrate.bundle import format as bundle_format
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "support-bot"
 Say = Callable[[str], None]
+Busy = Callable[[str], AbstractContextManager[None]]
+Server = TypeVar("Server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,18 @@ class Demo:
     report_path: Path | None = None
 
 
-def run(out: Path, say: Say, *, model: str = DEFAULT_MODEL, offline: bool = False, force: bool = False) -> Demo:
+def run(
+    out: Path,
+    say: Say,
+    *,
+    model: str = DEFAULT_MODEL,
+    offline: bool = False,
+    force: bool = False,
+    busy: Busy = lambda label: nullcontext(),
+) -> Demo:
     """inspect, convert, prove; then, unless `offline`, start llama.cpp and vLLM and compare them.
 
-    Writes `out/bundle` and `out/proof`. Raises what the verbs raise.
+    Writes `out/bundle` and `out/proof`. `busy` wraps what takes a while (a sign of life). Raises what the verbs raise.
     """
     _make_room(out, force=force)
     store = Store(resources.directory("demo-store"))
@@ -58,7 +68,7 @@ def run(out: Path, say: Say, *, model: str = DEFAULT_MODEL, offline: bool = Fals
             say(f"  {proof}")
     if offline:
         return Demo(model, bundle, migration, proofs)
-    report, path = _with_servers(migration, bundle, out / "proof", say)
+    report, path = _with_servers(migration, bundle, out / "proof", say, busy)
     return Demo(model, bundle, migration, proofs, report, path)
 
 
@@ -102,7 +112,7 @@ def _prove_files(bundle: Path) -> str:
     return f"files: {len(manifest.files)} as {bundle_format.FILE_NAME} lists them"
 
 
-def _with_servers(migration: Migration, bundle: Path, proof: Path, say: Say) -> tuple[Any, Path]:
+def _with_servers(migration: Migration, bundle: Path, proof: Path, say: Say, busy: Busy) -> tuple[ParityReport, Path]:
     from migrate.engines import llamacpp, provision, vllm
     from migrate.parity.report import write_json
     from migrate.parity.run import run as parity
@@ -115,11 +125,13 @@ def _with_servers(migration: Migration, bundle: Path, proof: Path, say: Say) -> 
     with (
         _started(
             say,
+            busy,
             "start llama.cpp on the original GGUF",
             llamacpp.serve(header.path, python=str(engines.python), log=proof / "llamacpp.log"),
         ) as source,
         _started(
             say,
+            busy,
             "start vLLM on the bundle: serve.sh (a minute on two cores)",
             vllm.serve(
                 bundle,
@@ -131,21 +143,19 @@ def _with_servers(migration: Migration, bundle: Path, proof: Path, say: Say) -> 
         ) as target,
         _step(say, "parity: prompt, token ids, log-probabilities, greedy text"),
     ):
-        report = parity(bundle, source, target)
+        report = parity(bundle, source, target, progress=lambda layer: say(f"  {layer.name.value}: {layer.summary}"))
     path = proof / "report.json"
     write_json(report, path)
     return report, path
 
 
 @contextmanager
-def _started(say: Say, what: str, server: Any) -> Iterator[Any]:
+def _started(say: Say, busy: Busy, what: str, server: AbstractContextManager[Server]) -> Iterator[Server]:
     """Enters a server's context as a step with its own time."""
-    with _step(say, what):
-        engine = server.__enter__()
-    try:
+    with ExitStack() as stack:
+        with _step(say, what), busy("waiting for the first token"):
+            engine = stack.enter_context(server)
         yield engine
-    finally:
-        server.__exit__(None, None, None)
 
 
 @contextmanager

@@ -43,11 +43,11 @@ def root(
     pass
 
 
-app.command("inspect")(inspect.command)
-app.command("convert")(convert.command)
-app.command("template")(template.command)
-app.command("parity")(parity.command)
-app.command("demo")(demo.command)
+app.command("inspect", short_help="What a model is, and what of it moves.")(inspect.command)
+app.command("convert", short_help="Write a bundle that vLLM serves.")(convert.command)
+app.command("template", short_help="The chat template as Jinja.")(template.command)
+app.command("parity", short_help="Does it answer the same? Compares two servers.")(parity.command)
+app.command("demo", short_help="All of it on a small real model.")(demo.command)
 
 
 def main(argv: list[str] | None = None) -> None:

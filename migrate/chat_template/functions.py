@@ -33,13 +33,21 @@ def call(t: Translator, name: go.Identifier, operands: list[go.Operand], dot: Va
         if argument.type is T.ERROR:
             return argument
     if name.name in _OPERATORS:
-        return _ordered(t, name, arguments)
+        return _without_loss(t, name, arguments, _ordered(t, name, arguments))
     function = _FUNCTIONS.get(name.name)
     if t.without_functions and name.name in _OLLAMAS_OWN:
         return values.error(f"line {name.line}: function {name.name!r} is not defined when the last turn is rendered")
     if function is None:
         raise t.refuse(name, f"the function {name.name}")
-    return function(t, name, arguments)
+    return _without_loss(t, name, arguments, function(t, name, arguments))
+
+
+def _without_loss(t: Translator, name: go.Identifier, arguments: Arguments, result: Value) -> Value:
+    """Go evaluates every argument: one that can fail must not be folded away."""
+    for argument in arguments:
+        if j.may_raise(argument.expr) and not j.may_raise(result.expr):
+            raise t.refuse(name, f"`{name.name}` of something that fails for some conversations")
+    return result
 
 
 def _given(value: Value | None) -> Value:
@@ -99,7 +107,7 @@ def _equal(t: Translator, name: go.Identifier, a: Value, b: Value) -> j.Expr:
     absent = [value.type in (T.MISSING, T.NIL) for value in (a, b)]
     if any(absent):
         if all(absent):
-            raise t.refuse(name, "a comparison of two values that Ollama does not provide")
+            return j.TRUE
         if T.MIXED in (a.type, b.type) or T.ANY in (a.type, b.type):
             raise t.refuse(name, "a comparison of values whose kinds are not known")
         return j.FALSE
@@ -219,6 +227,8 @@ def _slice(t: Translator, name: go.Identifier, arguments: Arguments) -> Value:
         return _slice_list(t, name, value, start, stop)
     if value.type is T.STRING:
         return _slice_text(t, name, value, start, stop)
+    if value.type in (T.MISSING, T.NIL):
+        return values.error(f"line {name.line}: slice of something that Ollama does not provide")
     raise t.refuse(name, "`slice` of this kind of value")
 
 

@@ -186,5 +186,7 @@ def render_or_reason(jinja: str, request: Mapping[str, Any], today: date | None 
 
     try:
         return render(jinja, **conversation.arguments(request), today=today), ""
+    except jinja2.TemplateSyntaxError:
+        raise
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         return None, f"{type(error).__name__}: {error}"

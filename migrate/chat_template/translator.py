@@ -306,8 +306,8 @@ class Translator:
         with self._loop(value.expr) as number:
             element = Value(kind, j.Name(name))
             index = Value(T.INT, j.LoopVar(number, "index0"))
-            self._bind_range(node, index, element)
-            body = self._scoped(node.body, element)
+            bound = self._bind_range(node, index, element)
+            body = bound + self._scoped(node.body, element)
         self._names.discard(name)
         return (j.For(number, (name,), iterable, body, self._scoped(node.otherwise, dot)),)
 
@@ -320,8 +320,8 @@ class Translator:
         iterable = j.Filter(mapping, "dictsort", (j.TRUE,))
         with self._loop(iterable) as number:
             element = Value(kind, j.Name(name))
-            self._bind_range(node, Value(T.STRING, j.Name(key)), element)
-            body = self._scoped(node.body, element)
+            bound = self._bind_range(node, Value(T.STRING, j.Name(key)), element)
+            body = bound + self._scoped(node.body, element)
         self._names -= {key, name}
         return (j.For(number, (key, name), iterable, body, self._scoped(node.otherwise, dot)),)
 
@@ -332,19 +332,23 @@ class Translator:
         name = self._element_name(T.INT, "number")
         with self._loop(iterable) as number:
             element = Value(T.INT, j.Name(name))
-            self._bind_range(node, element, element)
-            body = self._scoped(node.body, element)
+            bound = self._bind_range(node, element, element)
+            body = bound + self._scoped(node.body, element)
         self._names.discard(name)
         return (j.For(number, (name,), iterable, body, self._scoped(node.otherwise, values.ROOT)),)
 
-    def _bind_range(self, node: go.Range, index: Value, element: Value) -> None:
-        names = [variable.idents[0] for variable in node.pipe.decl]
+    def _bind_range(self, node: go.Range, index: Value, element: Value) -> j.Body:
+        """Declares the loop's variables; one that the body assigns to begins every round as a copy."""
+        names = node.pipe.decl
         bound = [element] if len(names) == 1 else [index, element]
-        for variable, value in zip(node.pipe.decl, bound, strict=False):
-            key = (variable.pos, self._calls)
-            if key in self.assigned:
-                raise self.refuse(node, f"assignment to the loop variable {variable.idents[0]}")
-            self._scopes[-1][variable.idents[0]] = Variable(key, value, len(self._loops))
+        setup: list[j.Stmt] = []
+        for variable, value in zip(names, bound, strict=False):
+            if (variable.pos, self._calls) in self.assigned:
+                setup += self._declare(variable, variable.idents[0], value)
+            else:
+                key = (variable.pos, self._calls)
+                self._scopes[-1][variable.idents[0]] = Variable(key, value, len(self._loops))
+        return tuple(setup)
 
     def _element_name(self, kind: T, name: str | None = None) -> str:
         return self._fresh(name or _ELEMENT_NAMES.get(kind, "item"))

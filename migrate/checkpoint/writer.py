@@ -48,7 +48,9 @@ class Shard:
     size: int
 
 
-def plan_shards(tensors: Sequence[OutputTensor], max_bytes: int = MAX_SHARD_BYTES) -> list[Shard]:
+def plan_shards(
+    tensors: Sequence[OutputTensor], max_bytes: int = MAX_SHARD_BYTES, single_file: str = SINGLE_FILE
+) -> list[Shard]:
     """Distribute tensors over files in order; a file is closed before it would exceed `max_bytes`."""
     groups: list[list[OutputTensor]] = [[]]
     filled = 0
@@ -59,7 +61,7 @@ def plan_shards(tensors: Sequence[OutputTensor], max_bytes: int = MAX_SHARD_BYTE
         groups[-1].append(tensor)
         filled += tensor.nbytes
     if len(groups) == 1:
-        return [_shard(SINGLE_FILE, groups[0])]
+        return [_shard(single_file, groups[0])]
     total = len(groups)
     return [_shard(f"model-{i:05d}-of-{total:05d}.safetensors", group) for i, group in enumerate(groups, 1)]
 
@@ -114,9 +116,15 @@ class CheckpointWriter:
     On leaving the context without an error everything is flushed to disk and the index is written.
     """
 
-    def __init__(self, directory: Path, tensors: Sequence[OutputTensor], max_bytes: int = MAX_SHARD_BYTES) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        tensors: Sequence[OutputTensor],
+        max_bytes: int = MAX_SHARD_BYTES,
+        single_file: str = SINGLE_FILE,
+    ) -> None:
         self.directory, self.tensors = directory, tensors
-        self.shards = plan_shards(tensors, max_bytes)
+        self.shards = plan_shards(tensors, max_bytes, single_file)
         self._places: dict[str, tuple[int, int]] = {}
         self._fds: list[int] = []
 

@@ -78,12 +78,14 @@ def test_keep_going_runs_every_layer(tmp_path: Path) -> None:
     assert report.reason.startswith("prompt: ")
 
 
-@pytest.mark.parametrize("side", ["source", "target"])
-@pytest.mark.parametrize("after", [0, 3, 12, 17, 25])
+@pytest.mark.parametrize(
+    ("side", "after"),
+    [("source", 0), ("source", 3), ("source", 7), ("source", 14), ("target", 0), ("target", 3), ("target", 12),
+     ("target", 22), ("target", 26)],
+)  # fmt: skip
 def test_a_server_that_dies_on_the_way_proves_nothing(side: str, after: int, tmp_path: Path) -> None:
     engines = {"source": ToyEngine("llama.cpp"), "target": ToyEngine()}
-    engines[side].requests_left = min(after, 18 if side == "source" else 25)
-    engines[side].requests_left = after if side == "target" else min(after, 14)
+    engines[side].requests_left = after
     report = _run(tmp_path, engines["source"], engines["target"])
     assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 4)
     assert "broke off while answering" in report.reason
@@ -92,13 +94,13 @@ def test_a_server_that_dies_on_the_way_proves_nothing(side: str, after: int, tmp
 
 def test_small_noise_is_tolerated_and_ties_are_shown(tmp_path: Path) -> None:
     battery = _ask(*(f"{a} {b}" for a in ("cat", "dog", "two", "yes", "no") for b in ("hello", "three", "cat", "no.")))
-    report = _run(tmp_path, ToyEngine("llama.cpp"), ToyEngine(noise=0.03), battery=battery)
+    report = _run(tmp_path, ToyEngine("llama.cpp"), ToyEngine(noise=0.08), battery=battery)
     assert report.verdict is Verdict.PASS, report
     text = report.layer("text")
     assert 0 < text.metrics["near_ties"] < 10
     assert "near tie" in text.notes[0]
     strict = run(
-        tmp_path / "bundle", ToyEngine("llama.cpp"), ToyEngine(noise=0.03), battery=battery,
+        tmp_path / "bundle", ToyEngine("llama.cpp"), ToyEngine(noise=0.08), battery=battery,
         settings=Settings(tie_margin=0.0),
     )  # fmt: skip
     assert strict.layer("text").status == "fail"

@@ -64,7 +64,7 @@ def test_what_is_no_tokenizer(content: str, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         read_vocabulary(path)
     path.write_text(content)
-    with pytest.raises(BadInput, match="not a tokenizer.json"):
+    with pytest.raises(BadInput, match=r"not a tokenizer\.json"):
         read_vocabulary(path)
 
 

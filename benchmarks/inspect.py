@@ -52,6 +52,8 @@ def write_model(path: Path) -> None:
         "tokenizer.ggml.tokens": [f"token{i}" for i in range(TOKENS)],
         "tokenizer.ggml.token_type": [1] * TOKENS,
         "tokenizer.ggml.merges": [f"to ken{i}" for i in range(MERGES)],
+        "tokenizer.ggml.bos_token_id": 128000,
+        "tokenizer.ggml.eos_token_id": 128001,
     }
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (HIDDEN, TOKENS), "output_norm.weight": (HIDDEN,)}
     for i in range(LAYERS):

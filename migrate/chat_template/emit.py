@@ -94,10 +94,10 @@ def _comment_block(comment: str) -> str:
 
 
 def _if_lines(stmt: If) -> list[str]:
-    lines = [f"{{%- if {text(stmt.test)} %}}", *_lines(stmt.body, 1)]
+    lines = [f"{{%- if {text(stmt.test, _OR)} %}}", *_lines(stmt.body, 1)]
     rest = stmt.otherwise
     while len(rest) == 1 and isinstance(rest[0], If):
-        lines += [f"{{%- elif {text(rest[0].test)} %}}", *_lines(rest[0].body, 1)]
+        lines += [f"{{%- elif {text(rest[0].test, _OR)} %}}", *_lines(rest[0].body, 1)]
         rest = rest[0].otherwise
     return [*lines, *_else_lines(rest), "{%- endif %}"]
 

@@ -197,7 +197,7 @@ _MACROS: dict[str, tuple[tuple[str, ...], str]] = {
     {%- for option in property.anyOf or [] %}
         {{- typescript_type(option) + ('' if loop.last else ' | ') }}
     {%- else %}
-        {%- for type in [property.type] if property.type is string else property.type or ['any'] %}
+        {%- for type in ([property.type] if property.type is string else property.type or ['any']) %}
             {{- names.get(type, 'any') + ('' if loop.last else ' | ') }}
         {%- endfor %}
     {%- endfor %}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from migrate.chat_template import functions, show, values
 from migrate.chat_template import jinja_ast as j
@@ -152,7 +152,7 @@ class Translator:
 
     def _action(self, pipe: go.Pipe, dot: Value) -> j.Body:
         value = self.pipe(pipe, dot)
-        if value.type is T.ERROR:
+        if value.type is T.ERROR or j.is_raise(value.expr):
             return (j.Output(value.expr),)
         if pipe.decl:
             return self._bind(pipe, value)
@@ -191,7 +191,7 @@ class Translator:
         size = sum(1 for _ in j.walk(value.expr))
         if value.type in (T.ROOT, T.MISSING, T.NIL) or isinstance(value.expr, j.Lit):
             return ()
-        if size <= 3 and not any(self._is_mutable(node) for node in j.walk(value.expr)):
+        if size <= 3 and not any(self._is_mutable(n) or j.is_raise(n) for n in j.walk(value.expr)):
             return ()
         target = j.Name(self._fresh(_jinja_name(name)))
         variable.target, variable.value = target, Value(value.type, target, value.options)
@@ -288,7 +288,7 @@ class Translator:
             return self._scoped(node.otherwise, dot)
         with self._scope():
             if value.type is T.INT:
-                return self._range_integers(node, value)
+                return self._range_integers(node, value, dot)
             if value.type in values.LISTS:
                 return self._range_list(node, value, dot)
             if value.type in values.MAPS:
@@ -309,7 +309,7 @@ class Translator:
             bound = self._bind_range(node, index, element)
             body = bound + self._scoped(node.body, element)
         self._names.discard(name)
-        return (j.For(number, (name,), iterable, body, self._scoped(node.otherwise, dot)),)
+        return _loop_or_else(j.For(number, (name,), iterable, body, self._scoped(node.otherwise, dot)), value)
 
     def _range_map(self, node: go.Range, value: Value, dot: Value) -> j.Body:
         kind = values.MAPS[value.type]
@@ -323,9 +323,10 @@ class Translator:
             bound = self._bind_range(node, Value(T.STRING, j.Name(key)), element)
             body = bound + self._scoped(node.body, element)
         self._names -= {key, name}
-        return (j.For(number, (key, name), iterable, body, self._scoped(node.otherwise, dot)),)
+        loop = j.For(number, (key, name), iterable, body, self._scoped(node.otherwise, dot))
+        return _loop_or_else(loop, value)
 
-    def _range_integers(self, node: go.Range, value: Value) -> j.Body:
+    def _range_integers(self, node: go.Range, value: Value, dot: Value) -> j.Body:
         if not isinstance(value.expr, j.Lit) or not isinstance(value.expr.value, int) or value.expr.value > 1000:
             raise self.refuse(node, "`range` over a number that is not a small constant")
         iterable = j.Call(j.Name("range"), (value.expr,))
@@ -335,7 +336,8 @@ class Translator:
             bound = self._bind_range(node, element, element)
             body = bound + self._scoped(node.body, element)
         self._names.discard(name)
-        return (j.For(number, (name,), iterable, body, self._scoped(node.otherwise, values.ROOT)),)
+        loop = j.For(number, (name,), iterable, body, self._scoped(node.otherwise, dot))
+        return _loop_or_else(loop, value)
 
     def _bind_range(self, node: go.Range, index: Value, element: Value) -> j.Body:
         """Declares the loop's variables; one that the body assigns to begins every round as a copy."""
@@ -511,6 +513,23 @@ def _jinja_name(name: str) -> str:
     )
     snake = snake.strip("_")
     return snake if snake and not snake[0].isdigit() else f"v{snake}"
+
+
+def _loop_or_else(loop: j.For, value: Value) -> j.Body:
+    """Jinja takes `for ... else` for an empty list, too, when the last round was cut short."""
+    if not loop.otherwise or not _is_cut_short(loop.body):
+        return (loop,)
+    otherwise = loop.otherwise
+    return (j.If(values.condition(value), (replace(loop, otherwise=()),), otherwise),)
+
+
+def _is_cut_short(body: j.Body) -> bool:
+    return any(
+        isinstance(stmt, j.Break | j.Continue)
+        or isinstance(stmt, j.If)
+        and (_is_cut_short(stmt.body) or _is_cut_short(stmt.otherwise))
+        for stmt in body
+    )
 
 
 def _ends(stmt: j.Stmt) -> bool:

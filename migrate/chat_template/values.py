@@ -15,6 +15,7 @@ from migrate.chat_template.jinja_ast import (
     TRUE,
     Attr,
     Call,
+    DictOf,
     Expr,
     IfElse,
     Is,
@@ -145,6 +146,8 @@ def field(value: Value, name: str) -> Value | None:
     if entry is None:
         return None
     kind, key = entry
+    if value.type is T.PARAMETERS and _needs_lookup(key):  # vLLM passes null for absent parameters
+        value = Value(T.PARAMETERS, Or((value.expr, DictOf(()))))
     optional = key.endswith("?")
     expr = member(value.expr, key.rstrip("?"))
     if optional:
@@ -154,7 +157,11 @@ def field(value: Value, name: str) -> Value | None:
 
 def member(node: Expr, key: str) -> Expr:
     """`node.key`, or `node.get('key')` where that would find a method of Python's dict."""
-    return lookup(node, Lit(key)) if key in _TAKEN or not key.isidentifier() else Attr(node, key)
+    return lookup(node, Lit(key)) if _needs_lookup(key) else Attr(node, key)
+
+
+def _needs_lookup(key: str) -> bool:
+    return key in _TAKEN or not key.rstrip("?").isidentifier()
 
 
 def lookup(node: Expr, key: Expr) -> Expr:

@@ -18,7 +18,7 @@ from migrate.errors import NotFound
 from migrate.findings import Finding, Status
 from migrate.gguf.header import GGUFHeader
 from migrate.gguf.pretokenizers import PreTokenizer
-from migrate.gguf.vocab import USER_DEFINED, Vocabulary, adds_bos, read_vocabulary
+from migrate.gguf.vocab import NORMAL, USER_DEFINED, Vocabulary, adds_bos, read_vocabulary
 
 __all__ = ["adds_bos", "build_tokenizer", "load_tokenizer", "tokenizer_config", "tokenizer_of", "write_tokenizer"]
 
@@ -67,7 +67,7 @@ def tokenizer_config(vocabulary: Vocabulary, header: GGUFHeader) -> dict[str, An
 def tokenizer_of(vocabulary: Vocabulary) -> tuple[Tokenizer, list[Finding]]:
     """The tokenizer, and findings about what could not be carried over exactly."""
     findings: list[Finding] = []
-    tokenizer = _sentencepiece(vocabulary) if vocabulary.model == "spm" else _byte_level(vocabulary, findings)
+    tokenizer = _sentencepiece(vocabulary, findings) if vocabulary.model == "spm" else _byte_level(vocabulary, findings)
     tokenizer.add_tokens(_added_tokens(vocabulary))
     tokenizer.add_special_tokens([token for token in _added_tokens(vocabulary) if token.special])
     if processor := _post_processor(vocabulary):
@@ -104,10 +104,11 @@ def _pre_tokenizer(pre: PreTokenizer) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
+def _sentencepiece(vocabulary: Vocabulary, findings: list[Finding]) -> Tokenizer:
     """SentencePiece BPE as in Llama 2 and Mistral: spaces are "▁", unknown characters fall back to byte tokens."""
     ids = _ids(vocabulary)
     merges = list(_merges_from_scores(vocabulary, ids))
+    findings.extend(_equal_scores(vocabulary, merges, ids))
     unk = vocabulary.text(vocabulary.unk)
     tokenizer = Tokenizer(BPE(vocab=ids, merges=merges, unk_token=unk, fuse_unk=True, byte_fallback=True))
     steps: list[normalizers.Normalizer] = [normalizers.Replace(" ", _SPACE)]
@@ -130,6 +131,20 @@ def _merges_from_scores(vocabulary: Vocabulary, ids: dict[str, int]) -> Iterator
             left, right = text[:at], text[at:]
             if left in ids and right in ids:
                 yield left, right
+
+
+def _equal_scores(vocabulary: Vocabulary, merges: list[tuple[str, str]], ids: dict[str, int]) -> list[Finding]:
+    """Between results of equal score llama.cpp takes the leftmost pair; a list of merges cannot say that.
+
+    Files made from a tokenizer.json alone have one score for all: there the order of ids is the order of the model's
+    own merges, and what is built here is the original tokenizer rather than llama.cpp's approximation of it.
+    """
+    results = {ids[left + right] for left, right in merges}
+    scored = [vocabulary.scores[i] for i in results if vocabulary.types[i] == NORMAL]
+    if not (equal := len(scored) - len(set(scored))):
+        return []
+    reason = f"{equal} tokens share their score with another: which of two overlapping ones is made first may differ"
+    return [Finding("tokenizer.ggml.scores", Status.APPROXIMATE, f"{len(scored)} merged tokens", "", reason)]
 
 
 def _added_tokens(vocabulary: Vocabulary) -> list[AddedToken]:

@@ -66,6 +66,11 @@ class LazyArray(Sequence[Any]):
         self._length, self._offset, self._nbytes = length, offset, nbytes
         self._values: tuple[Any, ...] | None = None
 
+    @property
+    def holds_strings(self) -> bool:
+        """Whether the elements are texts; known without reading them."""
+        return self._type == _STRING
+
     def __len__(self) -> int:
         return self._length
 

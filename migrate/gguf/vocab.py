@@ -11,7 +11,7 @@ from typing import Any
 
 from migrate.errors import GGUFError, Refused
 from migrate.findings import Finding, Status
-from migrate.gguf.header import GGUFHeader
+from migrate.gguf.header import GGUFHeader, LazyArray
 from migrate.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -38,6 +38,8 @@ _OTHER_FILL_IN_NAMES = (
 )
 _CONTROL_NAMES = END_NAMES.union(*FILL_IN_NAMES, _OTHER_FILL_IN_NAMES)
 """Names llama.cpp recognises as control tokens, whatever type the file gives them."""
+_SHOWN_NAMES = frozenset({"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"})
+"""Parts of harmony, which llama.cpp always shows."""
 _LLAMA3_BASE_EOS, _LLAMA3_TURN_END, _LLAMA3_BOS = "<|end_of_text|>", "<|eot_id|>", "<|begin_of_text|>"
 
 
@@ -193,10 +195,16 @@ def _tokens(header: GGUFHeader, findings: list[Finding]) -> list[str]:
 
 
 def _types(header: GGUFHeader, tokens: Sequence[str]) -> list[int]:
+    """Types as llama.cpp corrects them by name: control tokens are hidden in answers, user-defined ones are shown."""
     types = list(_array(header, "tokenizer.ggml.token_type", len(tokens), NORMAL))
-    for i, text in enumerate(tokens):
-        if text in _CONTROL_NAMES and types[i] not in (CONTROL, USER_DEFINED):
-            types[i] = CONTROL
+    found = {text: i for i, text in enumerate(tokens) if text in _CONTROL_NAMES or text in _SHOWN_NAMES}
+    for text, i in found.items():
+        types[i] = USER_DEFINED if text in _SHOWN_NAMES else CONTROL
+    calls = found.keys() & {"<|call|>", "<|calls|>"}
+    if "<|end|>" in found and calls and found.keys() & {"<|return|>", "<|flush|>"}:
+        types[found["<|end|>"]] = USER_DEFINED  # ends a part of a harmony answer, not the answer
+    if {"<|tool_response>", "</s>"} <= found.keys():
+        types[found["</s>"]] = NORMAL
     return types
 
 
@@ -213,10 +221,15 @@ def _array(header: GGUFHeader, key: str, length: int, default: Any) -> Sequence[
     return values[:length]
 
 
+def _is_strings(values: object) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, str) for value in values)
+
+
 def _strings(header: GGUFHeader, key: str) -> Sequence[str]:
     values = header.get(key)
     if values is None:
         raise GGUFError(f"{header.path.name}: {key} is missing")
-    if isinstance(values, str) or not isinstance(values, Sequence) or (len(values) and not isinstance(values[0], str)):
+    strings = values.holds_strings if isinstance(values, LazyArray) else _is_strings(values)
+    if not strings:
         raise GGUFError(f"{header.path.name}: {key} is not a list of strings")
     return values

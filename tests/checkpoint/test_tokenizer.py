@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from migrate.checkpoint.tokenizer import adds_bos, build_tokenizer, load_tokenizer, write_tokenizer
 from migrate.errors import GGUFError, NotFound, Refused
+from migrate.findings import Status
 from migrate.gguf.header import GGUFHeader, read_header
 from migrate.gguf.pretokenizers import PRE_TOKENIZERS
 from migrate.gguf.vocab import CONTROL, USER_DEFINED, read_vocabulary
@@ -112,6 +113,17 @@ def test_no_space_in_front_when_the_file_says_so(tmp_path: Path) -> None:
     assert tokenizer.encode("a b", add_special_tokens=False).tokens == ["a", "▁", "b"]
 
 
+def test_equal_scores_are_reported(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "exact").mkdir()
+    _, findings = write_tokenizer(header_of(shared, "mistral"), tmp_path / "exact")
+    assert findings == []
+    tokens = [*METADATA["tokenizer.ggml.tokens"][:-2], "ab", "bc"]
+    _, findings = write_tokenizer(tiny_llama(tmp_path, {"tokenizer.ggml.tokens": tokens}), tmp_path)
+    assert [(finding.item, finding.status) for finding in findings] == [
+        ("tokenizer.ggml.scores", Status.APPROXIMATE),
+    ]
+
+
 def test_control_and_user_defined_tokens(tmp_path: Path) -> None:
     tokens = [*METADATA["tokenizer.ggml.tokens"][:-3], "<ctl>", "<usr>", "<|im_end|>"]
     types = [*METADATA["tokenizer.ggml.token_type"][:-3], CONTROL, USER_DEFINED, 1]
@@ -123,6 +135,25 @@ def test_control_and_user_defined_tokens(tmp_path: Path) -> None:
     added = tokenizer.get_added_tokens_decoder()
     special = {token.content: token.special for token in added.values()}
     assert special == {"<unk>": True, "<s>": True, "</s>": True, "<ctl>": True, "<usr>": False, "<|im_end|>": True}
+
+
+CORRECTIONS: list[tuple[list[str], int, list[int]]] = [
+    (["<|im_end|>"], USER_DEFINED, [CONTROL]),
+    (["<|fim_prefix|>"], 1, [CONTROL]),
+    (["<|start|>", "<|channel|>"], CONTROL, [USER_DEFINED, USER_DEFINED]),
+    (["<|end|>", "<|return|>", "<|call|>"], CONTROL, [USER_DEFINED, CONTROL, CONTROL]),
+    (["<|end|>", "<|flush|>", "<|calls|>"], CONTROL, [USER_DEFINED, CONTROL, CONTROL]),
+    (["<|end|>", "<|return|>"], CONTROL, [CONTROL, CONTROL]),
+    (["something"], USER_DEFINED, [USER_DEFINED]),
+]
+
+
+@pytest.mark.parametrize(("texts", "type_", "expected"), CORRECTIONS)
+def test_types_are_corrected_by_name(tmp_path: Path, texts: list[str], type_: int, expected: list[int]) -> None:
+    tokens = [*METADATA["tokenizer.ggml.tokens"][: -len(texts)], *texts]
+    types = [*METADATA["tokenizer.ggml.token_type"][: -len(texts)], *[type_] * len(texts)]
+    header = tiny_llama(tmp_path, {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types})
+    assert read_vocabulary(header).types[-len(texts) :] == expected
 
 
 def test_more_tokens_than_rows_are_cut(tmp_path: Path) -> None:

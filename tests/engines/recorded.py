@@ -1,65 +1,45 @@
-"""Recordings of a real Ollama, served again over HTTP: the same bytes for the same question."""
+"""Recordings of a real Ollama, asked by `OllamaEngine`."""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-Recording = Mapping[str, Any]
-
-
-def read_recordings(path: Path) -> dict[str, Recording]:
-    """name -> {name, request, response}."""
-    with path.open(encoding="utf-8") as lines:
-        return {entry["name"]: entry for entry in map(json.loads, lines)}
-
-
-def _key(method: str, path: str, body: Any) -> str:
-    """What makes two questions the same: everything that reaches the model, not the spelling of neutral options."""
-    if not isinstance(body, dict):
-        return f"{method} {path} {body!r}"
-    fields = ("model", "messages", "prompt", "tools", "format", "think", "_debug_render_only", "stream", "top_logprobs")
-    limit = (body.get("options") or {}).get("num_predict")
-    return f"{method} {path} {json.dumps([[body.get(f) for f in fields], limit])}"
+from migrate.engines.base import Conversation
+from migrate.engines.ollama import NEUTRAL_OPTIONS
+from tests.ollama.replay import recordings, replay
 
 
 @contextmanager
-def serve_recordings(recordings: Mapping[str, Recording]) -> Iterator[str]:
-    """Address of a server that answers what was recorded, and 501 to everything else."""
-    answers: dict[str, Mapping[str, Any]] = {}
-    for entry in recordings.values():
-        request = entry["request"]
-        answers.setdefault(_key(request["method"], request["path"], request["body"]), entry["response"])
+def recorded_ollama(shared: Path) -> Iterator[str]:
+    """Address of the replayed server. The recorded greedy questions did not name the penalties that no Modelfile of
+    the store sets; the engine names them all."""
+    rows = recordings(shared / "ollama" / "recordings.jsonl")
+    for row in rows:
+        options = (row["request"]["body"] or {}).get("options") if isinstance(row["request"]["body"], dict) else None
+        if options and options.keys() == {"temperature", "seed", "num_predict", "repeat_penalty"}:
+            options |= {key: value for key, value in NEUTRAL_OPTIONS.items() if key not in options}
+    with replay(rows) as url:
+        yield url
 
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
-            found = answers.get(_key(self.command, self.path, body))
-            if found is None:
-                found = {"status": 501, "content_type": "application/json", "body": '{"error":"never recorded"}'}
-            content = found["body"].encode()
-            self.send_response(found["status"])
-            self.send_header("Content-Type", found["content_type"])
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
 
-        do_GET = do_POST = _answer
+def recorded_conversations(shared: Path, prefix: str) -> tuple[Conversation, ...]:
+    """What was asked under names that begin with `prefix`, without the questions about thinking."""
+    return tuple(
+        Conversation(row["name"].removeprefix(prefix), tuple(body["messages"]), tuple(body.get("tools") or ()))
+        for row in recordings(shared / "ollama" / "recordings.jsonl")
+        if row["name"].startswith(prefix) and "think" not in (body := row["request"]["body"])
+    )
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+def recorded_answers(shared: Path, prefix: str) -> dict[str, dict[str, Any]]:
+    """name -> body of the answer."""
+    import json
+
+    return {
+        row["name"].removeprefix(prefix): json.loads(row["response"]["body"])
+        for row in recordings(shared / "ollama" / "recordings.jsonl")
+        if row["name"].startswith(prefix)
+    }

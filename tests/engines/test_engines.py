@@ -12,7 +12,7 @@ from migrate.engines import llamacpp, vllm
 from migrate.engines.base import Conversation, to_openai
 from migrate.engines.ollama import OllamaEngine, ollama_url
 from migrate.errors import NotFound, ServerError
-from tests.engines.recorded import read_recordings, serve_recordings
+from tests.engines.recorded import recorded_conversations, recorded_ollama
 from tests.engines.test_http import answer, server
 
 CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"a": "ü"}}}]}
@@ -70,12 +70,11 @@ def test_spellings_of_ollama_host(host: str, url: str) -> None:
 
 
 def test_what_a_real_ollama_said(shared: Path) -> None:
-    recordings = read_recordings(shared / "ollama" / "recordings.jsonl")
-    with serve_recordings(recordings) as url:
+    asked = next(c for c in recorded_conversations(shared, "render/native-bot/") if c.name == "system-user")
+    with recorded_ollama(shared) as url:
         engine = OllamaEngine(url, model="native-bot")
         assert engine.name == f"Ollama 0.33.0-rc2 at {url}, model native-bot"
-        asked = recordings["render/native-bot/system-user"]["request"]["body"]["messages"]
-        assert engine.render(Conversation("x", tuple(asked))).startswith("<|im_start|>system\nYou are a terse")
+        assert engine.render(asked).startswith("<|im_start|>system\nYou are a terse")
         question = Conversation("x", ({"role": "user", "content": "What is 3+4?"},))
         said = engine.generate(question, max_tokens=48, top_logprobs=20)
         assert (said.text, said.finish_reason, said.prompt_tokens, said.ids) == ("3+4 is 7.", "stop", 20, None)

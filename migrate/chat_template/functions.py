@@ -93,6 +93,8 @@ def _eq(t: Translator, name: go.Identifier, arguments: Arguments) -> Value:
     if len(arguments) < 2:
         return _wrong_count(name) if not arguments else values.error(f"line {name.line}: missing argument for eq")
     first, *others = arguments
+    if any(j.may_raise(other.expr) for other in others[1:]):  # Jinja would stop before it
+        raise t.refuse(name, "`eq` of something that fails for some conversations")
     return Value(T.BOOL, j.disjunction(t.facts.simplify(_equal(t, name, first, other)) for other in others))
 
 

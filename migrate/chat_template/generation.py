@@ -1,13 +1,101 @@
 """Which part of a translated template is the generation prompt, and how to leave it out.
 
-Ollama always prints it; transformers asks for it with `add_generation_prompt`.
+Ollama always prints it; transformers asks for it with `add_generation_prompt`. It is recognised where people put it:
+constant text behind the loop over the messages, or constant text printed at the end of that loop for the last message.
+A template that prints it together with the user's text keeps it.
 """
 
 from __future__ import annotations
 
-from migrate.chat_template.jinja_ast import Body
+from dataclasses import replace
+
+from migrate.chat_template.jinja_ast import (
+    And,
+    Attr,
+    Body,
+    Expr,
+    For,
+    If,
+    Lit,
+    LoopVar,
+    Name,
+    Not,
+    Output,
+    Stmt,
+    conjunction,
+    statements,
+)
+
+WANTED = Name("add_generation_prompt")
+_TURNS = Attr(Name("chat"), "turns")
 
 
-def guard(body: Body) -> Body:
-    """The body with its generation prompt under `{% if add_generation_prompt %}`."""
-    return body
+def guard(body: Body) -> tuple[Body, bool]:
+    """The body with its generation prompt under `{% if add_generation_prompt %}`, and whether it was found."""
+    last = max((i for i, stmt in enumerate(body) if _prints_messages(stmt)), default=None)
+    if last is None:
+        return body, False
+    tail = body[last + 1 :]
+    if tail and all(_is_constant(stmt) for stmt in tail):
+        return (*body[: last + 1], If(WANTED, tail)), True
+    stmt = body[last]
+    if tail:
+        return body, False
+    if isinstance(stmt, For):
+        guarded = _guard_end(stmt.body, stmt.loop)
+        return (*body[:last], replace(stmt, body=guarded)), guarded != stmt.body
+    if isinstance(stmt, If):
+        inner, found = guard(stmt.body)
+        return (*body[:last], replace(stmt, body=inner)), found
+    return body, False
+
+
+def _prints_messages(stmt: Stmt) -> bool:
+    if isinstance(stmt, For) and stmt.iterable == _TURNS:
+        return any(isinstance(inner, Output) for inner in statements(stmt.body))
+    return isinstance(stmt, If) and any(_prints_messages(inner) for inner in (*stmt.body, *stmt.otherwise))
+
+
+def _is_constant(stmt: Stmt) -> bool:
+    """Prints text that does not come from the conversation."""
+    if isinstance(stmt, Output):
+        return isinstance(stmt.expr, Lit)
+    return isinstance(stmt, If) and all(_is_constant(inner) for inner in (*stmt.body, *stmt.otherwise))
+
+
+def _guard_end(body: Body, loop: int) -> Body:
+    """Guards the last statement of the loop's body where it is printed for the last message only."""
+    if not body or not isinstance(body[-1], If):
+        return body
+    end = body[-1]
+    conditions = end.test.nodes if isinstance(end.test, And) else (end.test,)
+    if LoopVar(loop, "last") in conditions:
+        if all(_is_constant(stmt) for stmt in end.body) and not end.otherwise:
+            return (*body[:-1], replace(end, test=conjunction([WANTED, end.test])))
+        return body
+    return (*body[:-1], replace(end, body=_guard_end(end.body, loop), otherwise=_guard_else(end, loop)))
+
+
+def _guard_else(end: If, loop: int) -> Body:
+    """`{% if not loop.last %}...{% else %}` is the last message, too."""
+    closing = end.otherwise
+    if closing and _is_not_last(end.test, loop) and all(_is_constant(stmt) for stmt in closing):
+        return (If(WANTED, closing),)
+    return _guard_end(closing, loop)
+
+
+def _is_not_last(test: Expr, loop: int) -> bool:
+    return test == Not(LoopVar(loop, "last"))
+
+
+def guard_turn(body: Body, response: Name) -> tuple[Body, bool]:
+    """The last turn of a template without Messages: text in front of `response` is printed if it, or an answer, is wanted."""
+    end = body[-1] if body else None
+    if not isinstance(end, Output):
+        return body, False
+    parts = end.expr.parts if isinstance(end.expr, Concat) else (end.expr,)
+    if parts[-1] != response or len(parts) < 2 or not isinstance(parts[-2], Lit):
+        return body, False
+    kept, header = parts[:-2], concat(parts[-2:])
+    before = (Output(concat(kept)),) if kept else ()
+    return (*body[:-1], *before, If(disjunction([response, Name("generation_prompt")]), (Output(header),))), bool(not kept)

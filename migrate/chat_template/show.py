@@ -98,6 +98,8 @@ def as_json(value: Value, t: Translator, node: go.Node) -> j.Expr:
         return j.Lit(_constant_json(value.expr.value))
     if value.type in (T.FUNCTION, T.PARAMETERS):
         t.findings[FUNCTION_FINDING] = f"line {node.line}"
+    if value.type is T.PARAMETERS:
+        value = Value(T.PARAMETERS, j.Or((value.expr, j.DictOf(()))))
     if value.type in _JSON_MACROS:
         return j.Call(j.Name(_JSON_MACROS[value.type]), (value.expr,))
     if value.type is T.TYPES:

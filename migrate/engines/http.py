@@ -59,6 +59,7 @@ class JsonClient:
             base_url=root,
             timeout=httpx.Timeout(timeout, connect=min(10.0, timeout)),
             headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
+            limits=httpx.Limits(max_keepalive_connections=0),  # servers drop idle ones while we ask the other side
             trust_env=root.host not in LOOPBACK,
         )
 

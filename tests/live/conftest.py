@@ -1,4 +1,4 @@
-"""Real servers, each started once per session. The first use makes their environment (see migrate.engines.provision)."""
+"""Real servers, each started once per session. The first use makes their environment (migrate.engines.provision)."""
 
 from __future__ import annotations
 

@@ -87,10 +87,10 @@ def test_support_bot(serve: Serve, shared: Path, tmp_path: Path, capsys: pytest.
     with serve("support-bot") as served:
         bundle, source, target = served
         check(shared, "support-bot", served)
-        client = httpx.Client(base_url=target.url, timeout=60)
-        stops_by_default(client)
-        seed_by_default(client)
-        tools_are_accepted(client)
+        with httpx.Client(base_url=target.url, timeout=60) as client:
+            stops_by_default(client)
+            seed_by_default(client)
+            tools_are_accepted(client)
         the_parity_verb_agrees(bundle, source.url, target.url, tmp_path / "report.json", capsys)
 
 

@@ -1,6 +1,6 @@
 """What it costs to read the header of a large GGUF: the time and memory of a whole process.
 
-    python benchmarks/inspect.py [--repeat 5] [--directory DIR]
+    python benchmarks/read_header.py [--repeat 5] [--directory DIR]
 
 Makes a sparse file of 1 GB with a vocabulary of 128 thousand tokens and 280 thousand merges, as Llama 3 has them.
 """

@@ -4,7 +4,8 @@
 
 Makes a Llama of 0.85 billion weights with the types of a Q4_K_M (random blocks), and a smaller one of half the layers;
 converts each in a fresh process, and dequantizes the same tensors with gguf-py on one thread in pieces that fit the
-cache. The difference between the two sizes cancels what it costs to start. Best of `--repeat`, alternating.
+cache. The difference between the two sizes cancels what it costs to start. Best of `--repeat`, alternating. As with
+llama-quantize, writing ends in the page cache; `--durable` waits for the disk.
 """
 
 from __future__ import annotations
@@ -117,13 +118,13 @@ def peak_megabytes() -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
-def convert(path: Path, threads: int | None) -> dict[str, float]:
+def convert(path: Path, threads: int | None, durable: bool) -> dict[str, float]:
     """One conversion, measured in this process."""
     from migrate.checkpoint.convert import convert_weights
 
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         start = time.perf_counter()
-        convert_weights(read_header(path), Path(directory), dtype="bfloat16", threads=threads)
+        convert_weights(read_header(path), Path(directory), dtype="bfloat16", threads=threads, durable=durable)
         seconds = time.perf_counter() - start
     return {"seconds": seconds, "rss": peak_megabytes()}
 
@@ -145,10 +146,10 @@ def by_gguf_py(path: Path, piece: int = 1 << 19) -> dict[str, float]:
     return {"seconds": seconds, "rss": peak_megabytes()}
 
 
-def in_process(what: str, path: Path, threads: int | None) -> dict[str, float]:
+def in_process(what: str, path: Path, options: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--child", what, str(path)]
-    if threads:
-        command += ["--threads", str(threads)]
+    command += ["--threads", str(options.threads)] if options.threads else []
+    command += ["--durable"] if options.durable else []
     result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return result
 
@@ -159,11 +160,13 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--directory", type=Path)
+    parser.add_argument("--durable", action="store_true")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         what, path = options.child[0], Path(options.child[1])
-        print(json.dumps(convert(path, options.threads) if what == "migrate" else by_gguf_py(path)))
+        run = convert(path, options.threads, options.durable) if what == "migrate" else by_gguf_py(path)
+        print(json.dumps(run))
         return
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         measure(Path(directory), options)
@@ -179,7 +182,7 @@ def measure(directory: Path, options: argparse.Namespace) -> None:
     for _ in range(options.repeat):
         for what in ("gguf-py", "migrate"):
             for path in sizes:
-                results.setdefault((what, path), []).append(in_process(what, path, options.threads))
+                results.setdefault((what, path), []).append(in_process(what, path, options))
     small, large = sizes
     print(f"{'':10} {'weights':>9} {'seconds':>8} {'M/s':>7} {'peak MB':>8}")
     rates = {}

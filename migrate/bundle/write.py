@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from migrate.bundle import format as bundle_format
 from migrate.bundle.runbook import runbook
 from migrate.errors import BadInput, MigrateError, OutputExists, Refused, UsageError
 from migrate.findings import Finding
+from migrate.mapping import adapters
 from migrate.mapping.migration import Migration
 from migrate.ollama.options import CURRENT_VERSION
 from migrate.vllm import serve, versions
@@ -80,10 +81,11 @@ def _write_into(root: Path, migration: Migration, progress: Progress | None) -> 
     model_dir = root / "model"
     model_dir.mkdir()
     report = convert_weights(header, model_dir, dtype=migration.dtype, progress=progress)
+    findings = [*migration.ledger, *report.findings, *_write_adapter(root, migration)]
     _text(model_dir / "generation_config.json", _json(migration.generation.to_dict()))
     if migration.chat_template is not None:
         _text(model_dir / "chat_template.jinja", migration.chat_template)
-    findings = list(dict.fromkeys([*migration.ledger, *report.findings]))
+    findings = list(dict.fromkeys(findings))
     for name, text in launch_files(migration).items():
         _text(root / name, text, executable=name.endswith(".sh"))
     if migration.model.licenses:
@@ -91,6 +93,18 @@ def _write_into(root: Path, migration: Migration, progress: Progress | None) -> 
     _text(root / "MIGRATION.md", runbook(migration, findings, GENERATOR))
     manifest = _manifest(migration, findings, _files(root))
     _text(root / bundle_format.FILE_NAME, manifest.to_json())
+
+
+def _write_adapter(root: Path, migration: Migration) -> Sequence[Finding]:
+    if migration.adapter is None:
+        return ()
+    from migrate.checkpoint.lora import convert_adapter
+
+    assert migration.model.gguf is not None
+    directory = root / adapters.DIRECTORY
+    directory.mkdir(parents=True)
+    name = adapters.base_name(migration.served_names)
+    return convert_adapter(migration.adapter.header, migration.model.gguf, directory, base_name=name).findings
 
 
 def launch_files(migration: Migration) -> dict[str, str]:

@@ -25,6 +25,7 @@ _THINK = {
     "ThinkLevel": Value(T.STRING, j.Name("think_level")),
     "IsThinkSet": Value(T.BOOL, j.Name("think_set")),
 }
+GENERATION_FINDING = "generation prompt"
 _TURNS = j.Attr(j.Name("chat"), "turns")
 
 
@@ -79,7 +80,12 @@ def _translate_messages(tree: go.Template) -> tuple[j.Body, dict[str, str]]:
     with translator.facts.assuming(_TURNS, True):  # Ollama renders nothing when there is no message
         body = simplify(translator.translate(tree.root))
     _refuse_certain_failure(body)
-    return generation.guard(body), dict(translator.findings)
+    return _noted(generation.guard(body), translator.findings)
+
+
+def _noted(guarded: tuple[j.Body, bool], notes: Mapping[str, str]) -> tuple[j.Body, dict[str, str]]:
+    body, found = guarded
+    return body, dict(notes) if found else {**notes, GENERATION_FINDING: ""}
 
 
 def _refuse_certain_failure(body: j.Body) -> None:
@@ -99,22 +105,30 @@ def _translate_legacy(tree: go.Template) -> tuple[j.Body, dict[str, str]]:
     root = {name.capitalize(): Value(T.STRING, j.Name(name)) for name in _SLOTS} | _THINK
     cut = legacy.cut_after_response(tree.root)
     last, findings = _legacy_part(tree, root, cut, is_cut=True)
-    rest = tree.root.nodes[len(cut.nodes) :]
-    if cut.nodes == tree.root.nodes[: len(cut.nodes)] and all(isinstance(node, go.Text) for node in rest):
-        closing = "".join(node.text for node in rest if isinstance(node, go.Text))
-        parts = [j.Macro("turn", _SLOTS, last)]
-        finished = ["turn(chat.system, chat.prompt, chat.response)" + (f" + {emit.quoted(closing)}" if closing else "")]
-        final = "turn"
+    _refuse_certain_failure(last)
+    last, found = generation.guard_turn(last, j.Name("response"))
+    slots = (*_SLOTS, "generation_prompt=true") if found else _SLOTS
+    findings |= {} if found else {GENERATION_FINDING: ""}
+    closing = _text_behind(tree.root, cut)
+    if closing is not None:
+        parts, final = [j.Macro("turn", slots, last)], "turn"
     else:
         whole, more = _legacy_part(tree, root, tree.root)
         findings |= more
-        parts = [j.Macro("turn", _SLOTS, whole), j.Macro("last_turn", _SLOTS, last)]
-        finished = ["turn(chat.system, chat.prompt, chat.response)"]
-        final = "last_turn"
-    _refuse_certain_failure(last)
-    loop = prelude.legacy_loop([f"{{{{- {text} }}}}" for text in finished])
-    end = j.Source(f"{{{{- {final}(chat.system, chat.prompt, chat.response) }}}}")
-    return (*parts, *loop, end), findings
+        parts, final = [j.Macro("turn", _SLOTS, whole), j.Macro("last_turn", slots, last)], "last_turn"
+    values_of_slots = ", ".join(f"chat.{slot}" for slot in _SLOTS)
+    finished = f"{{{{- turn({values_of_slots}){f' + {emit.quoted(closing)}' if closing else ''} }}}}"
+    wanted = ", add_generation_prompt" if found else ""
+    end = j.Source(f"{{{{- {final}({values_of_slots}{wanted}) }}}}")
+    return (*parts, *prelude.legacy_loop([finished]), end), findings
+
+
+def _text_behind(whole: go.Block, cut: go.Block) -> str | None:
+    """What the cut took away, if that is nothing but text."""
+    kept, rest = whole.nodes[: len(cut.nodes)], whole.nodes[len(cut.nodes) :]
+    if cut.nodes != kept or not all(isinstance(node, go.Text | go.Comment) for node in rest):
+        return None
+    return "".join(node.text for node in rest if isinstance(node, go.Text))
 
 
 def _legacy_part(
@@ -177,6 +191,16 @@ def _findings(notes: Mapping[str, str]) -> list[Finding]:
                 source=f"{FUNCTION_FINDING} ({notes[FUNCTION_FINDING]})",
                 target="JSON",
                 reason="Ollama 0.14 and later print a Go struct here, before that it was JSON, which the author meant",
+            )
+        )
+    if GENERATION_FINDING in notes:
+        found.append(
+            Finding(
+                "TEMPLATE",
+                Status.APPROXIMATE,
+                source=GENERATION_FINDING,
+                target="always printed",
+                reason="it is printed together with the messages, so add_generation_prompt=false does not leave it out",
             )
         )
     return found

@@ -13,6 +13,7 @@ from migrate.chat_template.jinja_ast import (
     And,
     Attr,
     Body,
+    Concat,
     Expr,
     For,
     If,
@@ -20,6 +21,7 @@ from migrate.chat_template.jinja_ast import (
     LoopVar,
     Name,
     Not,
+    Or,
     Output,
     Stmt,
     conjunction,
@@ -89,13 +91,13 @@ def _is_not_last(test: Expr, loop: int) -> bool:
 
 
 def guard_turn(body: Body, response: Name) -> tuple[Body, bool]:
-    """The last turn of a template without Messages: text in front of `response` is printed if it, or an answer, is wanted."""
+    """The turn of a template without Messages: its last text, in front of the answer, where one is begun or wanted.
+
+    The macro's parameter `generation_prompt` says whether it is wanted.
+    """
     end = body[-1] if body else None
-    if not isinstance(end, Output):
+    if not isinstance(end, Output) or not isinstance(end.expr, Concat):
         return body, False
-    parts = end.expr.parts if isinstance(end.expr, Concat) else (end.expr,)
-    if parts[-1] != response or len(parts) < 2 or not isinstance(parts[-2], Lit):
+    if len(end.expr.parts) != 2 or end.expr.parts[1] != response or not isinstance(end.expr.parts[0], Lit):
         return body, False
-    kept, header = parts[:-2], concat(parts[-2:])
-    before = (Output(concat(kept)),) if kept else ()
-    return (*body[:-1], *before, If(disjunction([response, Name("generation_prompt")]), (Output(header),))), bool(not kept)
+    return (*body[:-1], If(Or((response, Name("generation_prompt"))), (end,))), True

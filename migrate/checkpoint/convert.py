@@ -72,11 +72,13 @@ def convert_weights(
     dtype: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    durable: bool = True,
 ) -> CheckpointReport:
     """Write config.json, tokenizer and weights into `out_dir`, which exists and is empty.
 
     `dtype`: "bfloat16", "float16" or "float32"; None chooses (see `choose_dtype`). `progress` is called with (bytes
-    written, bytes in all). After an error the directory holds pieces: write beside, then rename.
+    written, bytes in all). `durable` waits until the weights are on the disk, not only in its cache. After an error
+    the directory holds pieces: write beside, then rename.
 
     Raises:
         UsageError: a dtype nobody knows, or `out_dir` is not an empty directory.
@@ -92,7 +94,7 @@ def convert_weights(
     tokenizer_files, tokenizer_findings = write_tokenizer(header, out_dir)
     config = model_config(layout, read_vocabulary(header), chosen)
     (out_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    with CheckpointWriter(out_dir, outputs) as writer:
+    with CheckpointWriter(out_dir, outputs, durable=durable) as writer:
         write_weights(header, layout.tensors, chosen, writer, threads=threads, progress=progress)
     files = [CONFIG_FILE, *tokenizer_files, *writer.files]
     return CheckpointReport(

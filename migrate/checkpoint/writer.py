@@ -113,7 +113,7 @@ def check_disk_space(directory: Path, needed: int) -> None:
 class CheckpointWriter:
     """Writes the shards of a checkpoint; tensors' bytes may come in any order and from several threads.
 
-    On leaving the context without an error everything is flushed to disk and the index is written.
+    On leaving the context without an error the index is written and, if `durable`, everything is on the disk.
     """
 
     def __init__(
@@ -122,8 +122,9 @@ class CheckpointWriter:
         tensors: Sequence[OutputTensor],
         max_bytes: int = MAX_SHARD_BYTES,
         single_file: str = SINGLE_FILE,
+        durable: bool = True,
     ) -> None:
-        self.directory, self.tensors = directory, tensors
+        self.directory, self.tensors, self.durable = directory, tensors, durable
         self.shards = plan_shards(tensors, max_bytes, single_file)
         self._places: dict[str, tuple[int, int]] = {}
         self._fds: list[int] = []
@@ -146,7 +147,7 @@ class CheckpointWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             if error is None:
-                for fd in self._fds:
+                for fd in self._fds if self.durable else ():
                     os.fsync(fd)
                 if len(self.shards) > 1:
                     (self.directory / INDEX_FILE).write_text(index_json(self.shards, self.tensors), encoding="utf-8")

@@ -49,7 +49,7 @@ def command(
         raise OutputExists(f"{output} exists", hint="pass --force to replace it")
     with (
         closing(connect.source(source, model=model or manifest.source.name, timeout=timeout)) as ours,
-        closing(VllmEngine(target, timeout=timeout)) as theirs,
+        closing(VllmEngine(target, model=manifest.target.served_model_name[0], timeout=timeout)) as theirs,
     ):
         report = run(bundle, ours, theirs, keep_going=keep_going, progress=_layer_done)
     if output is not None:

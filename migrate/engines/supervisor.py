@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1
 _running: weakref.WeakSet[Process] = weakref.WeakSet()
 
 _LOG_PREFIX = re.compile(
-    r"^(?:\x1b\[[0-9;]*m)*(?:\([^)]*\)\s*)?(?:\x1b\[[0-9;]*m)*(?:[A-Z]+ [\d-]+ [\d:.]+ \[[^\]]*\]\s*)?"
+    r"^(?:\x1b\[[0-9;]*m)*(?:\([^)]*\) ?)?(?:\x1b\[[0-9;]*m)*(?:[A-Z]+ [\d-]+ [\d:.]+ \[[^\]]*\]\s*)?"
 )
 _EXCEPTION = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b:?\s*\S")
 _UNINFORMATIVE = re.compile(r"root cause above|Engine core initialization failed|EngineDeadError|Failed core proc")
@@ -47,7 +47,7 @@ def likely_reason(log: str) -> str:
     The last exception that names a cause (vLLM ends with one that only points at "the root cause above"), else the
     last line that speaks of an error, else the last line; "" for an empty log.
     """
-    lines = [clean for line in log.splitlines() if (clean := _LOG_PREFIX.sub("", line).strip())]
+    lines = _joined(clean for line in log.splitlines() if (clean := _LOG_PREFIX.sub("", line).rstrip()))
     exceptions = [line for line in lines if _EXCEPTION.match(line)]
     telling = [line for line in exceptions if not _UNINFORMATIVE.search(line)]
     errors = [line for line in lines if re.search(r"\berror\b|\bfailed\b", line, re.IGNORECASE)]
@@ -55,6 +55,17 @@ def likely_reason(log: str) -> str:
         if candidates:
             return candidates[-1][:500]
     return ""
+
+
+def _joined(lines: Iterable[str]) -> list[str]:
+    """Lines without their indentation; what an exception says in an indented line below it (pydantic) is put behind."""
+    joined: list[str] = []
+    for line in lines:
+        if line.startswith("  ") and joined and _EXCEPTION.match(joined[-1]) and "; " not in joined[-1]:
+            joined[-1] += "; " + line.strip()
+        else:
+            joined.append(line.strip())
+    return joined
 
 
 class Process:

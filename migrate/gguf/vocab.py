@@ -226,7 +226,7 @@ def _is_strings(values: object) -> bool:
 
 
 def _strings(header: GGUFHeader, key: str) -> Sequence[str]:
-    values = header.get(key)
+    values: Sequence[str] | None = header.get(key)
     if values is None:
         raise GGUFError(f"{header.path.name}: {key} is missing")
     strings = values.holds_strings if isinstance(values, LazyArray) else _is_strings(values)

@@ -15,6 +15,7 @@ from migrate.gguf import eog
 from migrate.gguf.header import GGUFHeader
 from migrate.gguf.types import GGMLType
 from migrate.gguf.vocab import Vocabulary, read_vocabulary
+from migrate.mapping.adapters import Adapter, map_adapter, model_names
 from migrate.mapping.parameters import Client, Sampling, map_context, map_sampling
 from migrate.mapping.stops import Stops, map_stops
 from migrate.ollama import capabilities, options
@@ -66,6 +67,7 @@ class Migration:
     arguments: Sequence[Argument] = ()
     request_defaults: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    adapter: Adapter | None = None
 
     @property
     def refused(self) -> list[Finding]:
@@ -87,6 +89,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
 
     layout, dtype = _weights(model, choices, ledger)
     _attachments(model, ledger)
+    adapter = map_adapter(model, ledger)
     vocabulary = _tokenizer(model, ledger)
     bos = vocabulary is not None and vocabulary.add_bos
     jinja = _chat_template(model, path, bos, choices, ledger)
@@ -110,7 +113,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     defaults = _request_defaults(sampling, stops)
     names = served_names(choices.served_name or model.name)
     arguments = [
-        *_arguments(choices, dtype, names, max_model_len, context_origin, jinja is not None, defaults),
+        *_arguments(choices, dtype, names, adapter, max_model_len, context_origin, jinja is not None, defaults),
         *_tools(model, path, ledger),
     ]
     _rest(model, ledger)
@@ -134,6 +137,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
         arguments=arguments,
         request_defaults=defaults,
         environment=_environment(stops),
+        adapter=adapter,
     )
 
 
@@ -201,17 +205,6 @@ def default_dtype(header: GGUFHeader, *, float16: bool = True) -> str:
 
 
 def _attachments(model: OllamaModel, ledger: Ledger) -> None:
-    if model.adapters:
-        ledger.add(
-            "ADAPTER",
-            Status.REFUSED,
-            ", ".join(a.digest or str(a.path) for a in model.adapters),
-            "",
-            "the model is a base plus a LoRA adapter; adapters are not converted yet, and the base alone would answer "
-            "differently",
-            "merge the adapter into the base before `ollama create`, or serve the original PEFT adapter with "
-            "`--enable-lora --lora-modules`",
-        )
     if model.projectors:
         ledger.add(
             "FROM (projector)",
@@ -383,6 +376,7 @@ def _arguments(
     choices: Choices,
     dtype: str,
     names: list[str],
+    adapter: Adapter | None,
     max_model_len: int,
     context_origin: str,
     has_template: bool,
@@ -390,7 +384,7 @@ def _arguments(
 ) -> list[Argument]:
     arguments = [
         Argument("model", "./model", "this bundle"),
-        Argument("served-model-name", names, "the name in Ollama"),
+        *model_names(names, adapter),
         Argument("host", choices.host, "Ollama's default; vLLM alone would listen on every interface"),
         Argument("port", choices.port, "taking over Ollama's 11434 is a step of the cut-over"),
         Argument("dtype", dtype or "auto", "dtype of the written weights"),

@@ -61,7 +61,11 @@ class TemplateWriter:
         return text + self.action("end")
 
     def range(self, dot: str, depth: int) -> str:
-        sources = {"root": [".Messages", ".Tools"], "message": [".ToolCalls", "$.Messages"], "call": [".Function.Arguments"]}
+        sources = {
+            "root": [".Messages", ".Tools"],
+            "message": [".ToolCalls", "$.Messages"],
+            "call": [".Function.Arguments"],
+        }
         sources["tool"] = [".Function.Parameters.Properties", "$.Tools"]
         sources["property"] = [".Type", ".Enum", ".Required"]
         if self.legacy:
@@ -113,7 +117,10 @@ class TemplateWriter:
         return [name for name, k in self.variables if k.split("@")[0] == kind]
 
     def string(self, dot: str) -> str:
-        own = {"message": [".Role", ".Content", ".Thinking", ".ToolName"], "tool": [".Function.Name", ".Function.Description"]}
+        own = {
+            "message": [".Role", ".Content", ".Thinking", ".ToolName"],
+            "tool": [".Function.Name", ".Function.Description"],
+        }
         own |= {"call": [".Function.Name", ".ID"], "property": [".Description"], "string": ["."]}
         root = [".System", ".Response", ".Prompt"] if dot == "root" else ["$.System", "$.Response"]
         simple = self.named("string") + own.get(dot, []) * 3 + root + [self.choose(*_STRINGS)]
@@ -136,7 +143,9 @@ class TemplateWriter:
         roll = self.random.random()
         if depth < 2 and roll < 0.3:
             name = self.choose("and", "or", "not")
-            operands = [self.condition(dot, depth + 1) for _ in range(1 if name == "not" else self.random.randint(1, 3))]
+            operands = [
+                self.condition(dot, depth + 1) for _ in range(1 if name == "not" else self.random.randint(1, 3))
+            ]
             return f"({name} {' '.join(operands)})"
         if roll < 0.5:
             return f"({self.choose('eq', 'ne')} {self.string(dot)} {self.string(dot)})"
@@ -146,7 +155,9 @@ class TemplateWriter:
             return f"(eq {self.string(dot)} {self.string(dot)} {self.string(dot)})"
         flags = ["$.Think", "$.IsThinkSet", "$.System", "$.Suffix", "true"]
         flags += [] if self.legacy else ["$.Tools", "$.Messages"]
-        flags += {"message": [".ToolCalls", ".Thinking", "."], "tool": [".Function.Parameters", ".Function"]}.get(dot, [])
+        flags += {"message": [".ToolCalls", ".Thinking", "."], "tool": [".Function.Parameters", ".Function"]}.get(
+            dot, []
+        )
         return self.choose(*flags, *self.named("bool"), self.string(dot))
 
     def printable(self, dot: str) -> str:
@@ -157,7 +168,7 @@ class TemplateWriter:
         if not self.legacy:
             extra += ["$.Tools", "json $.Tools", "(index $.Messages 0).Role"]
         extra += {
-            "message": ["json .ToolCalls", ".ToolCallID", "(eq .Role \"user\")"],
+            "message": ["json .ToolCalls", ".ToolCallID", '(eq .Role "user")'],
             "tool": [".", ".Function", "json .", "json .Function.Parameters", ".Function.Parameters.Properties"],
             "call": [".Function.Arguments", "json .Function.Arguments", "json .", ".Function.Index"],
             "property": [".Type", "json .", "index .Type 0", "len .Type", "json .Enum", "toTypeScriptType ."],
@@ -181,7 +192,9 @@ def _message(random: Random) -> dict[str, Any]:
     if message["role"] == "assistant":
         if random.random() < 0.4:
             names = random.sample(["a", "b"], random.randint(1, 2))
-            calls = [{"id": f"call_{n}", "function": {"name": f"f_{n}", "arguments": _arguments(random)}} for n in names]
+            calls = [
+                {"id": f"call_{n}", "function": {"name": f"f_{n}", "arguments": _arguments(random)}} for n in names
+            ]
             message["tool_calls"] = calls
         if random.random() < 0.4:
             message["thinking"] = random.choice(_TEXTS)
@@ -200,7 +213,11 @@ def _arguments(random: Random) -> dict[str, Any]:
 def _json(random: Random, depth: int) -> Any:
     options: list[Any] = [random.choice(_TEXTS), random.choice(_NUMBERS), True, False, None]
     if depth:
-        options += [[_json(random, depth - 1) for _ in range(random.randint(0, 2))], {"z": 1, "y": _json(random, depth - 1)}, {}]
+        options += [
+            [_json(random, depth - 1) for _ in range(random.randint(0, 2))],
+            {"z": 1, "y": _json(random, depth - 1)},
+            {},
+        ]
     return random.choice(options)
 
 

@@ -35,6 +35,11 @@ VLLM_LOG = """\
          "llama_model_load: error loading model: tensor 'x' not found"),
         ("Traceback (most recent call last):\npydantic_core._pydantic_core.ValidationError: 1 validation error\n",
          "pydantic_core._pydantic_core.ValidationError: 1 validation error"),
+        ("(APIServer pid=1) ValidationError: 1 validation error for ModelConfig\n"
+         "(APIServer pid=1)   Value error, model type `x` is not known [type=value_error]\n"
+         "(APIServer pid=1)     For further information visit https://errors.pydantic.dev\n",
+         "ValidationError: 1 validation error for ModelConfig; Value error, model type `x` is not known "
+         "[type=value_error]"),
         ("OSError: [Errno 98] Address already in use\nshutting down\n", "OSError: [Errno 98] Address already in use"),
     ],
 )  # fmt: skip

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,19 @@ def serve(shared: Path, engines: EnginesEnv, logs: Path, tmp_path_factory: pytes
         bundle = tmp_path_factory.mktemp(name) / "bundle"
         write.write(plan(model), bundle)
         assert model.gguf_path is not None
+        adapters = [layer.path for layer in model.adapters if layer.path]
         with (
-            llamacpp.serve(model.gguf_path, python=str(engines.python), log=logs / f"{name}-llamacpp.log") as source,
+            llamacpp.serve(
+                model.gguf_path, python=str(engines.python), log=logs / f"{name}-llamacpp.log", adapters=adapters
+            ) as source,
             vllm.serve(
                 bundle,
                 vllm=str(engines.vllm),
                 args=vllm.COMPARE_ARGS,
                 env=vllm.CPU_ENV,
                 log=logs / f"{name}-vllm.log",
-            ) as target,
+            ) as server,
+            closing(vllm.VllmEngine(server.url, model=name)) as target,
         ):
             yield bundle, source, target
 
@@ -135,7 +139,7 @@ def the_parity_verb_agrees(
     assert json.loads(report.read_text())["verdict"] == "pass"
 
 
-@pytest.mark.parametrize("name", ["legacy-bot", "native-bot"])
+@pytest.mark.parametrize("name", ["legacy-bot", "native-bot", "adapter-bot"])
 def test_store_models(serve: Serve, shared: Path, name: str) -> None:
     with serve(name) as served:
         check(shared, name, served)

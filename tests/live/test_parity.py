@@ -70,7 +70,7 @@ def test_vllm_gives_the_recorded_answers(shared: Path, vllm_tinychat: vllm.VllmE
 @pytest.mark.parametrize(
     ("damage", "layer", "reason"),
     [
-        (lambda t: t.replace("'<|im_start|>assistant", "'<|im_start|>Assistant"), PROMPT, "goes on|became"),
+        (lambda t: t.replace("('<|im_end|>", "('<|eot_id|>"), PROMPT, "became '<.eot_id.>"),
         (lambda t: t.replace("<|im_end|>\\n<|im_start|>assistant\\n", "<|im_end|>\\n<|im_start|>assistant"), PROMPT,
          r"the target's prompt ends where the source has '\\n'"),
         (lambda t: t.replace("'\\n\\n'", "'\\n'"), PROMPT, "became"),
@@ -231,8 +231,8 @@ def test_a_bundle_with_the_wrong_eos(
     assert "<|im_end|> (733) and goes on" in report.layer(TEXT).summary
 
 
+@pytest.mark.full
 def test_a_checkpoint_that_vllm_cannot_load(engines: EnginesEnv, tmp_path: Path) -> None:
-    """The config is read before anything heavy, so this costs an import and no start."""
     (tmp_path / "config.json").write_text('{"model_type": "no-such-family"}')
     with (
         pytest.raises(EngineDied, match=r"vllm serve exited with status 1: .*no-such-family") as caught,

@@ -33,7 +33,7 @@ def inspected(shared: Path, name: str, **choices: Any) -> dict[str, Any]:
             True,
         ),  # `ollama create` attached a template: the recordings show it at work
         ("q4-bot", "Q4_0", "go_template", True),
-        ("adapter-bot", "F16", "go_template", False),
+        ("adapter-bot", "F16", "go_template", True),
         ("renderer-bot", "Q8_0", "renderer", False),
     ],
 )
@@ -55,8 +55,15 @@ def test_refusals_are_precise(shared: Path) -> None:
     renderer = finding(inspected(shared, "renderer-bot"), "RENDERER", "qwen3-coder")
     assert renderer["status"] == "refused"
     assert "--chat-template own" in renderer["action"]
-    adapter = finding(inspected(shared, "adapter-bot"), "ADAPTER")
-    assert adapter["status"] == "refused"
+
+
+def test_an_adapter_is_served_under_the_models_name(shared: Path) -> None:
+    planned = plan(Store(shared / "ollama/store").load("adapter-bot"))
+    arguments = {a.name: a.value for a in planned.arguments}
+    assert arguments["served-model-name"] == ["adapter-bot-base"]
+    assert arguments["lora-modules"] == ["adapter-bot=adapters/lora", "adapter-bot:latest=adapters/lora"]
+    assert arguments["max-lora-rank"] in (8, 16)
+    assert finding(inspected(shared, "adapter-bot"), "ADAPTER")["status"] == "equivalent"
 
 
 def test_a_refused_renderer_moves_with_its_own_template(shared: Path) -> None:

@@ -39,7 +39,7 @@ class Facts:
     def _learn(self, test: Expr, holds: bool) -> None:
         if isinstance(test, Not):
             self._learn(test.node, not holds)
-        elif isinstance(test, And) and holds or isinstance(test, Or) and not holds:
+        elif (isinstance(test, And) and holds) or (isinstance(test, Or) and not holds):
             for node in test.nodes:
                 self._learn(node, holds)
         elif not any(self._is_mutable(node) for node in walk(test)):
@@ -73,7 +73,7 @@ def _implied(known: Expr, holds: bool, test: Expr) -> bool | None:
     if negation(known) == test:
         return not holds
     if not holds:
-        known = negation(known)  # type: ignore[assignment]
+        known = negation(known)
         assert isinstance(known, Compare)
     if known.left != test.left or not isinstance(known.right, Lit) or not isinstance(test.right, Lit):
         return None

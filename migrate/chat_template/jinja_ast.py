@@ -323,7 +323,7 @@ def _compare_int(op: str, left: Expr, number: int) -> Expr:
         above = {"==": number < lowest, "!=": number < lowest, ">": number < lowest, ">=": number <= lowest}
         if op in (">", ">=") and above[op]:
             return TRUE
-        if op == "<" and number <= lowest or op in ("<=", "==") and number < lowest:
+        if (op == "<" and number <= lowest) or (op in ("<=", "==") and number < lowest):
             return FALSE
         if op == "!=" and number < lowest:
             return TRUE

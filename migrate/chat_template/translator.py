@@ -526,11 +526,11 @@ def _loop_or_else(loop: j.For, value: Value) -> j.Body:
 def _is_cut_short(body: j.Body) -> bool:
     return any(
         isinstance(stmt, j.Break | j.Continue)
-        or isinstance(stmt, j.If)
-        and (_is_cut_short(stmt.body) or _is_cut_short(stmt.otherwise))
+        or (isinstance(stmt, j.If)
+        and (_is_cut_short(stmt.body) or _is_cut_short(stmt.otherwise)))
         for stmt in body
     )
 
 
 def _ends(stmt: j.Stmt) -> bool:
-    return isinstance(stmt, j.Break | j.Continue) or isinstance(stmt, j.Output) and j.is_raise(stmt.expr)
+    return isinstance(stmt, j.Break | j.Continue) or (isinstance(stmt, j.Output) and j.is_raise(stmt.expr))

@@ -21,6 +21,11 @@ sys.path.insert(0, str(REPOSITORY))
 TOKENS, MERGES = 128_256, 280_147
 HIDDEN, LAYERS, SIZE = 4096, 32, 1 << 30
 
+VERB = (
+    "import contextlib, io; from migrate.cli.app import main\n"
+    "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): main({})"
+)
+
 PROGRAMS = {
     "python -c pass": "pass",
     "read_header": "from migrate.gguf.header import read_header; read_header(Path(sys.argv[1]))",
@@ -32,6 +37,9 @@ PROGRAMS = {
         "from migrate.gguf.header import read_header; h = read_header(Path(sys.argv[1]));"
         "h.get('tokenizer.ggml.tokens')[0]"
     ),
+    "migrate inspect": VERB.format("['inspect', sys.argv[1]]"),
+    "  --json": VERB.format("['inspect', sys.argv[1], '--json']"),
+    "migrate --help": VERB.format("['--help']"),
 }
 
 

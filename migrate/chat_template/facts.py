@@ -21,7 +21,7 @@ from migrate.chat_template.jinja_ast import (
 
 
 class Facts:
-    """Conditions known to hold or to fail. `is_mutable` tells expressions whose value can change: no facts about those."""
+    """Conditions known to hold or to fail; nothing is learned about expressions that `is_mutable`."""
 
     def __init__(self, is_mutable: Callable[[Expr], bool]) -> None:
         self._known: list[tuple[Expr, bool]] = []
@@ -95,7 +95,8 @@ def _implied_by_truth(known: Expr, holds: bool, test: Compare) -> bool | None:
 
 def _implied_range(known: Compare, test: Compare) -> bool | None:
     left, right = known.right, test.right
-    assert isinstance(left, Lit) and isinstance(right, Lit)
+    assert isinstance(left, Lit)
+    assert isinstance(right, Lit)
     if not isinstance(left.value, int) or not isinstance(right.value, int):
         return None
     if known.op in (">=", ">") and test.op in (">=", ">"):

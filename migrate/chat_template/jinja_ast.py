@@ -311,7 +311,8 @@ def _compare_constants(op: str, left: object, right: object) -> bool:
     if isinstance(left, str) and isinstance(right, str):
         a, b = left.encode(), right.encode()
         return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[op]
-    assert isinstance(left, int | float) and isinstance(right, int | float)
+    assert isinstance(left, int | float)
+    assert isinstance(right, int | float)
     return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[op]
 
 

@@ -75,15 +75,14 @@ def _append_output(out: list[Stmt], stmt: Output) -> None:
     if stmt.expr == Lit(""):
         return
     previous = out[-1] if out else None
-    if isinstance(previous, Output) and not is_raise(previous.expr) and not is_raise(stmt.expr):
-        if _is_text(previous.expr) and _is_text(stmt.expr):
-            out[-1] = Output(concat([previous.expr, stmt.expr]))
-            return
-    out.append(stmt)
+    if isinstance(previous, Output) and _can_be_joined(previous.expr) and _can_be_joined(stmt.expr):
+        out[-1] = Output(concat([previous.expr, stmt.expr]))
+    else:
+        out.append(stmt)
 
 
-def _is_text(expr: Expr) -> bool:
-    return not (isinstance(expr, Concat) and len(expr.parts) > 400)
+def _can_be_joined(expr: Expr) -> bool:
+    return not is_raise(expr) and not (isinstance(expr, Concat) and len(expr.parts) > 400)
 
 
 def _drop_unused(body: Body) -> Body:

@@ -1,9 +1,8 @@
 """GGML blocks to bfloat16, float16 or float32, bit for bit what gguf-py computes, rounded to nearest even.
 
 `convert` works through a buffer in pieces that stay in the CPU's cache, with numpy only: the block formats unpack to a
-dozen vectorised passes over such a piece. Measured on Q4_K to bfloat16, one thread, the same machine: gguf-py in chunks
-of the same size 36 million weights a second, this 470; numba would need longer to compile than it could save on
-models of a few billion weights. numpy releases the GIL in every pass, so threads scale; each needs its own `Workspace`.
+dozen vectorised passes over such a piece. numpy releases the GIL in every pass, so threads scale; each needs its own
+`Workspace`. docs/benchmarks.md has the measurements.
 
 The float32 operations and their order are gguf-py's (`gguf/quants.py`), so that results agree to the last bit.
 Formats this module has no kernel for go through gguf-py itself.

@@ -1,4 +1,4 @@
-"""Random templates and conversations of the kind people write, for comparing the translation with Ollama's rendering."""
+"""Random templates and conversations, for comparing the translation with Ollama's rendering."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TemplateWriter:
         self.variables = [("$", "root")]
         return self.block("root", 0)
 
-    def choose(self, *options: Any) -> Any:
+    def choose(self, *options: str) -> str:
         return self.random.choice(options)
 
     def block(self, dot: str, depth: int) -> str:
@@ -101,10 +101,10 @@ class TemplateWriter:
         return self.choose("$x", "$lastUser", f"$v{self.count}")
 
     def variable(self, dot: str) -> str:
-        known = [(n, k) for n, k in self.variables if k in ("bool", "string", "int")]
+        known = {n: k for n, k in self.variables if k in ("bool", "string", "int")}
         if known and self.random.random() < 0.6:
-            name, kind = self.choose(*known)
-            return self.action(f"{name} = {self.value(kind, dot)}")
+            name = self.choose(*known)
+            return self.action(f"{name} = {self.value(known[name], dot)}")
         kind, name = self.choose("bool", "string", "int"), self.fresh()
         text = self.action(f"{name} := {self.value(kind, dot)}")
         self.variables = [entry for entry in self.variables if entry[0] != name] + [(name, kind)]
@@ -226,7 +226,8 @@ def _tool(random: Random) -> dict[str, Any]:
     if random.random() < 0.8:
         function["description"] = random.choice(_TEXTS)
     if random.random() < 0.8:
-        function["parameters"] = parameters = {"type": "object"}
+        parameters: dict[str, Any] = {"type": "object"}
+        function["parameters"] = parameters
         if random.random() < 0.9:
             names = random.sample(["z", "a", "items", "B", "x<y"], random.randint(0, 3))
             parameters["properties"] = {name: _property(random, 2) for name in names}

@@ -1,4 +1,4 @@
-"""The prompts that a real Ollama rendered for the models of the shared stores, and the chat templates we make of them."""
+"""The prompts a real Ollama rendered for the models of the shared stores, and those of our chat templates."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_templates_of_the_store_render_what_ollama_rendered(shared: Path, folder
         if name in RENDERERS:
             continue
         model = models[name]
-        source = {"system": model.get("system"), "messages": model.get("messages") or ()}
+        source: dict[str, Any] = {"system": model.get("system"), "messages": model.get("messages") or ()}
         got = render(translate(model["template"], **source).jinja, **arguments(request))
         if got != expected and "{object <nil>" in expected:
             structs += 1

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from migrate.chat_template import translate
 from migrate.engines import llamacpp, vllm
 from migrate.engines.base import Conversation
 from migrate.engines.ollama import OllamaEngine
@@ -70,7 +71,7 @@ def test_vllm_gives_the_recorded_answers(shared: Path, vllm_tinychat: vllm.VllmE
 @pytest.mark.parametrize(
     ("damage", "layer", "reason"),
     [
-        (lambda t: t.replace("('<|im_end|>", "('<|eot_id|>"), PROMPT, "became '<.eot_id.>"),
+        (lambda t: t.replace("('<|im_end|>", "('<|eot_id|>"), PROMPT, "became 'eot_id"),
         (lambda t: t.replace("<|im_end|>\\n<|im_start|>assistant\\n", "<|im_end|>\\n<|im_start|>assistant"), PROMPT,
          r"the target's prompt ends where the source has '\\n'"),
         (lambda t: t.replace("'\\n\\n'", "'\\n'"), PROMPT, "became"),
@@ -111,6 +112,37 @@ def test_a_lost_bos_against_a_recorded_ollama(
     target = vllm.RenderEngine(render_tinychat.url, extra=damaged)
     bad = run(tinychat_bundle, source, target, layers=[TOKENS], battery=chats)
     assert "20 tokens became 19, as when BOS is lost" in bad.layer(TOKENS).summary
+
+
+@pytest.mark.parametrize(
+    ("bot", "agreed", "struct"),
+    [("support-bot", 15, 4), ("child-bot", 0, 0), ("legacy-bot", 11, 0), ("q4-bot", 11, 0), ("adapter-bot", 11, 0)],
+)
+def test_translated_templates_against_a_recorded_ollama(
+    bot: str,
+    agreed: int,
+    struct: int,
+    ollama_url: str,
+    render_tinychat: vllm.RenderEngine,
+    shared: Path,
+    tmp_path: Path,
+) -> None:
+    """Ollama's prompts are vLLM's, but for tools that Ollama prints as a Go struct: noted, and not a failure."""
+    shown = recorded_answers(shared, f"show/{bot}")[""]
+    parts = {"template": shown["template"], "system": shown.get("system"), "messages": shown.get("messages") or []}
+    bundle = write_bundle(tmp_path / "bundle", shared / "models" / "tinychat" / "hf", name=bot, **parts)
+    extra = {"chat_template": translate(**parts, bos=True).jinja}
+    report = run(
+        bundle,
+        OllamaEngine(ollama_url, model=bot),
+        vllm.RenderEngine(render_tinychat.url, extra=extra),
+        layers=[PROMPT],
+        battery=recorded_conversations(shared, f"render/{bot}/"),
+    )
+    layer = report.layer(PROMPT)
+    print(layer.model_dump_json(indent=1))
+    assert (layer.agreed, sum("Go struct" in note for note in layer.notes)) == (agreed, struct)
+    assert report.verdict is Verdict.PASS
 
 
 def test_the_render_server_shows_the_defaults_of_the_bundle(render_tinychat: vllm.RenderEngine) -> None:

@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: install
-	$(BIN)/migrate demo
+	$(BIN)/migrate demo --force
 
 lint: install
 	$(BIN)/ruff check .

@@ -15,7 +15,8 @@ MigrateError
 │   ├── ServerUnreachable   4
 │   ├── ServerError         4  it answered, with an error
 │   └── EngineDied          4  with the reason from its log
-└── Interrupted             4
+├── Interrupted             4
+└── Unexpected              4  a mistake of ours, or of the machine; nothing was decided
 
 A message says what was read and what is wrong with it; `hint` says what to do.
 Exit code 1 is no error: it is a parity verdict (`migrate.parity`).
@@ -102,5 +103,21 @@ class EngineDied(EngineError):
     pass
 
 
-class Interrupted(EngineError):
-    pass
+class Interrupted(MigrateError):
+    exit_code = 4
+
+
+class Unexpected(MigrateError):
+    """Anything that was not raised on purpose, for people."""
+
+    exit_code = 4
+
+    @classmethod
+    def of(cls, error: BaseException) -> Unexpected:
+        if isinstance(error, OSError) and error.strerror:
+            where = f": {error.filename}" if error.filename else ""
+            return cls(f"{error.strerror}{where}", hint="see the whole story with --debug")
+        return cls(
+            f"unexpected {type(error).__name__}: {error}",
+            hint="this is a mistake in migrate: please report it with the output of the same command and --debug",
+        )

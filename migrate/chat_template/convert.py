@@ -18,7 +18,7 @@ from migrate.findings import Finding, Status
 from migrate.gotemplate import nodes as go
 from migrate.ollama.template import parse_template, variables_used
 
-MAX_TEMPLATE_CHARS = 200_000
+MAX_TEMPLATE_CHARS = 100_000
 
 _THINK = {
     "Think": Value(T.BOOL, j.Name("think")),

@@ -168,6 +168,10 @@ def _expression(expr: Expr) -> tuple[int, str]:
             return _ATOM, f"{text(node, _ATOM)}[{bounds}]"
         case Not(Is(node, test)):
             return _TEST, f"{text(node, _ATOM)} is not {test}"
+        case Not(Or(nodes)) if (listed := _one_of(nodes)) is not None:
+            return _COMPARE, f"{listed[0]} not in {listed[1]}"
+        case Or(nodes) if (listed := _one_of(nodes)) is not None:
+            return _COMPARE, f"{listed[0]} in {listed[1]}"
         case Not(node):
             return _NOT, f"not {text(node, _NOT)}"
         case Is(node, test):
@@ -189,6 +193,17 @@ def _expression(expr: Expr) -> tuple[int, str]:
             return _IF, f"{text(then, _OR)} if {text(test, _OR)} else {text(otherwise)}"
         case _:
             return _ATOM, _compound(expr)
+
+
+def _one_of(nodes: tuple[Expr, ...]) -> tuple[str, str] | None:
+    """`x == 'a' or x == 'b'` is `x in ['a', 'b']`: its two sides."""
+    subject = nodes[0].left if isinstance(nodes[0], Compare) else None
+    options: list[Expr] = []
+    for node in nodes:
+        if not isinstance(node, Compare) or node.op != "==" or node.left != subject or not isinstance(node.right, Lit):
+            return None
+        options.append(node.right)
+    return text(nodes[0].left, _SUM), text(ListOf(tuple(options)))  # type: ignore[attr-defined]
 
 
 def _compound(expr: Expr) -> str:

@@ -37,10 +37,12 @@ def guard(body: Body) -> tuple[Body, bool]:
     last = max((i for i, stmt in enumerate(body) if _prints_messages(stmt)), default=None)
     if last is None:
         return body, False
-    tail = body[last + 1 :]
-    if tail and all(_is_constant(stmt) for stmt in tail):
-        return (*body[: last + 1], If(WANTED, tail)), True
-    stmt = body[last]
+    tail, stmt = body[last + 1 :], body[last]
+    if tail and all(_is_constant(part) for part in tail):
+        before = body[: last + 1]
+        if all(isinstance(part, Output) and _is_blank(part) for part in tail):  # the file's last newline
+            before, _ = guard(before)
+        return (*before, If(WANTED, tail)), True
     if tail:
         return body, False
     if isinstance(stmt, For):
@@ -65,6 +67,10 @@ def _is_constant(stmt: Stmt) -> bool:
     return isinstance(stmt, If) and all(_is_constant(inner) for inner in (*stmt.body, *stmt.otherwise))
 
 
+def _is_blank(stmt: Output) -> bool:
+    return isinstance(stmt.expr, Lit) and not str(stmt.expr.value).strip()
+
+
 def _guard_end(body: Body, loop: int) -> Body:
     """Guards the last statement of the loop's body where it is printed for the last message only."""
     if not body or not isinstance(body[-1], If):
@@ -72,9 +78,11 @@ def _guard_end(body: Body, loop: int) -> Body:
     end = body[-1]
     conditions = end.test.nodes if isinstance(end.test, And) else (end.test,)
     if LoopVar(loop, "last") in conditions:
-        if all(_is_constant(stmt) for stmt in end.body) and not end.otherwise:
-            return (*body[:-1], replace(end, test=conjunction([WANTED, end.test])))
-        return body
+        if not all(_is_constant(stmt) for stmt in end.body):
+            return body
+        if end.otherwise:
+            return (*body[:-1], replace(end, body=(If(WANTED, end.body),)))
+        return (*body[:-1], replace(end, test=conjunction([WANTED, end.test])))
     return (*body[:-1], replace(end, body=_guard_end(end.body, loop), otherwise=_guard_else(end, loop)))
 
 

@@ -57,8 +57,8 @@ class _Cut:
         return replace(pipe, commands=tuple(commands)) if commands else None
 
     def _argument(self, node: go.Operand) -> go.Operand | None:
-        if self.done:
-            return None
         if isinstance(node, go.Field) and "Response" in node.idents:
             self.done = True
+        elif self.done:
+            return None
         return self._pipe(node) if isinstance(node, go.Pipe) else node

@@ -103,14 +103,16 @@ def thinking(names: set[str], default: bool | None) -> list[j.Stmt]:
         "{%- set switch = enable_thinking|default(none) %}",
     ]
     if "think_set" in wanted:
-        lines.append("{%- set think_set = switch is not none or effort != '' %}")
+        is_set = "switch is not none or effort != ''" if default is None else "true"
+        lines.append(f"{{%- set think_set = {is_set} %}}")
     if wanted & {"think", "think_level"}:
         unset = "effort != 'none'" if default else "effort not in ['', 'none']"
         lines.append(f"{{%- set think = switch if switch is not none else {unset} %}}")
     if "think_level" in wanted:
-        known = "['', 'none', 'low', 'medium', 'high', 'max']"
         lines += [
-            f"{{{{- raise_exception('migrate: Ollama knows no reasoning_effort ' + effort) if effort not in {known} }}}}",
+            "{%- if effort not in ['', 'none', 'low', 'medium', 'high', 'max'] %}",
+            "    {{- raise_exception('migrate: Ollama knows no reasoning_effort ' + effort) }}",
+            "{%- endif %}",
             "{%- set think_level = (effort if effort not in ['', 'none'] else 'medium') if think else '' %}",
         ]
     return [Source("\n".join(lines))]

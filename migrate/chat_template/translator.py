@@ -173,11 +173,8 @@ class Translator:
             return self._declare_constant(key, name, value)
         joined = values.join(known.value, value)
         self._note(key, joined)
-        jinja_name = self._fresh(_jinja_name(name))
-        if not known.in_inner_loop:
-            target: j.Name | j.Attr = j.Name(jinja_name)
-        else:
-            target = j.Attr(NAMESPACE, jinja_name)
+        jinja_name = self._fresh(_jinja_name(name), in_namespace=known.in_inner_loop)
+        target = j.Attr(NAMESPACE, jinja_name) if known.in_inner_loop else j.Name(jinja_name)
         stored = Value(joined.type, target, joined.options)
         self._scopes[-1][name] = Variable(key, stored, len(self._loops), target)
         if known.in_inner_loop and not self._loops and len(self._scopes) == 1 and isinstance(value.expr, j.Lit):
@@ -229,9 +226,9 @@ class Translator:
         finally:
             self._scopes.pop()
 
-    def _fresh(self, name: str) -> str:
+    def _fresh(self, name: str, *, in_namespace: bool = False) -> str:
         candidate, number = name, 1
-        while candidate in self._names or candidate in _RESERVED:
+        while candidate in self._names or (candidate in _RESERVED and not in_namespace):
             number += 1
             candidate = f"{name}_{number}"
         self._names.add(candidate)
@@ -497,7 +494,8 @@ class Translator:
 
 
 _RESERVED = {
-    "messages", "tools", "system", "prompt", "response", "documents", "loop", "namespace", "range", "dict", "ns", "chat",
+    "messages", "tools", "system", "prompt", "response", "documents", "loop", "namespace", "range", "dict", "ns",
+    "chat",
     "think", "think_set", "think_level", "true", "false", "none", "not", "and", "or", "in", "is", "if", "else", "self",
     "bos_token", "eos_token", "add_generation_prompt", "enable_thinking", "reasoning_effort", "caller", "cycler",
     "joiner", "lipsum", "turn", "last_turn", "raise_exception", "strftime_now", "role", "content",
@@ -526,8 +524,7 @@ def _loop_or_else(loop: j.For, value: Value) -> j.Body:
 def _is_cut_short(body: j.Body) -> bool:
     return any(
         isinstance(stmt, j.Break | j.Continue)
-        or (isinstance(stmt, j.If)
-        and (_is_cut_short(stmt.body) or _is_cut_short(stmt.otherwise)))
+        or (isinstance(stmt, j.If) and (_is_cut_short(stmt.body) or _is_cut_short(stmt.otherwise)))
         for stmt in body
     )
 

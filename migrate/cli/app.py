@@ -11,7 +11,7 @@ import typer
 from migrate import __version__
 from migrate.cli import convert, demo, inspect, parity, template
 from migrate.cli.output import report_error
-from migrate.errors import Interrupted, MigrateError
+from migrate.errors import Interrupted, MigrateError, Unexpected
 
 app = typer.Typer(
     name="migrate",
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     debug = "--debug" in arguments or os.environ.get("MIGRATE_DEBUG", "") not in ("", "0")
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        app(arguments, prog_name="migrate")
+        _run(arguments)
     except MigrateError as error:
         if debug:
             raise
@@ -65,6 +65,16 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             raise
         sys.exit(report_error(Interrupted("interrupted; nothing half-written was left"), as_json=False))
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(report_error(Unexpected.of(error), as_json="--json" in arguments))
+
+
+def _run(arguments: list[str]) -> None:
+    """The verb; a reader of our output that goes away (`| head`) is no error."""
+    try:
+        app(arguments, prog_name="migrate")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

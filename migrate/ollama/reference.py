@@ -78,8 +78,10 @@ def load_path(path: Path, *, models_dir: Path | None = None, host: str | None = 
 
 def load_modelfile(path: Path, *, models_dir: Path | None = None, host: str | None = None) -> OllamaModel:
     """The model `ollama create -f path` would make. Files it names are looked for beside it."""
-    commands = modelfile.parse(_read(path))
-    recipe = _Recipe.of(commands, path.resolve().parent)
+    try:
+        recipe = _Recipe.of(modelfile.parse(_read(path)), path.resolve().parent)
+    except ModelfileError as error:
+        raise ModelfileError(f"{path}: {error}", line=error.line, hint=error.hint) from None
     if recipe.from_name is not None:
         base = _base(recipe.from_name, models_dir, host)
     else:

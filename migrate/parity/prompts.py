@@ -25,16 +25,19 @@ def check(run: Run) -> LayerReport:
     render = source_renderer(run)
     differences: list[Difference] = []
     notes: list[str] = []
-    agreed = compared = 0
+    agreed = compared = meant = 0
     for case in run.open_cases:
         if not _render_source(case, render):
             continue
-        compared += 1
         difference = _compare(run, case, notes)
-        if difference is None:
-            agreed += 1
-        else:
+        if difference is not None:
             differences.append(difference)
+        elif case.excluded:
+            meant += 1
+            continue
+        else:
+            agreed += 1
+        compared += 1
     report = LayerReport(
         name=LayerName.PROMPT, status="pass", summary="", compared=compared, agreed=agreed, notes=notes
     )
@@ -44,7 +47,7 @@ def check(run: Run) -> LayerReport:
         report.status, report.differences = "fail", differences[:MAX_DIFFERENCES]
         report.summary = f"{len(differences)} of {compared} prompts differ; the first: {differences[0].reason}"
     else:
-        report.summary = f"all {compared} prompts are the same text"
+        report.summary = f"all {compared} prompts are the same text" + (f", {meant} differ as meant" if meant else "")
     return report
 
 

@@ -113,9 +113,7 @@ def main() -> None:
     counts = result.counts()
     renderable = len(result.rows) - sum(row.expected is None for row in result.rows)
     for verdict in ("exact", "refused", "wrong", "error"):
-        print(
-            f"{verdict:8} {counts[verdict]:6,}   {counts[verdict] / renderable:7.2%}"
-        )
+        print(f"{verdict:8} {counts[verdict]:6,}   {counts[verdict] / renderable:7.2%}")
     print(f"of {renderable:,} renderable prompts; translated in {result.seconds:.1f} s")
     for reason, count in Counter(row.reason for row in result.of("refused")).most_common():
         example = next(row for row in result.rows if row.reason == reason)

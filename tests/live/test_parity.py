@@ -116,7 +116,7 @@ def test_a_lost_bos_against_a_recorded_ollama(
 
 @pytest.mark.parametrize(
     ("bot", "agreed", "struct"),
-    [("support-bot", 15, 4), ("child-bot", 0, 0), ("legacy-bot", 11, 0), ("q4-bot", 11, 0), ("adapter-bot", 11, 0)],
+    [("support-bot", 10, 4), ("child-bot", 10, 4), ("legacy-bot", 10, 0), ("q4-bot", 10, 0), ("adapter-bot", 10, 0)],
 )
 def test_translated_templates_against_a_recorded_ollama(
     bot: str,
@@ -127,7 +127,10 @@ def test_translated_templates_against_a_recorded_ollama(
     shared: Path,
     tmp_path: Path,
 ) -> None:
-    """Ollama's prompts are vLLM's, but for tools that Ollama prints as a Go struct: noted, and not a failure."""
+    """Ollama's prompts are vLLM's, but for tools that Ollama prints as a Go struct: noted, and not a failure.
+
+    14 conversations were recorded of each; 4 have tools, which Ollama refuses for templates without them.
+    """
     shown = recorded_answers(shared, f"show/{bot}")[""]
     parts = {"template": shown["template"], "system": shown.get("system"), "messages": shown.get("messages") or []}
     bundle = write_bundle(tmp_path / "bundle", shared / "models" / "tinychat" / "hf", name=bot, **parts)
@@ -140,7 +143,6 @@ def test_translated_templates_against_a_recorded_ollama(
         battery=recorded_conversations(shared, f"render/{bot}/"),
     )
     layer = report.layer(PROMPT)
-    print(layer.model_dump_json(indent=1))
     assert (layer.agreed, sum("Go struct" in note for note in layer.notes)) == (agreed, struct)
     assert report.verdict is Verdict.PASS
 

@@ -27,7 +27,7 @@ def call(t: Translator, name: go.Identifier, operands: list[go.Operand], dot: Va
     if name.name in ("and", "or"):
         return _junction(t, name, operands, dot, final)
     if name.name == "not" and len(operands) + (final is not None) == 1:
-        return Value(T.BOOL, j.negation(t.test_operand(operands[0], dot) if operands else t._truth_of(_given(final))))
+        return Value(T.BOOL, j.negation(t.test_operand(operands[0], dot) if operands else t.truth_of(_given(final))))
     arguments = [t.operand(operand, dot) for operand in operands] + ([final] if final is not None else [])
     for argument in arguments:
         if argument.type is T.ERROR:
@@ -67,7 +67,7 @@ def _junction(t: Translator, name: go.Identifier, operands: list[go.Operand], do
     first = t.operand(operands[0], dot) if operands else _given(final)
     if len(operands) + (final is not None) == 1 or first.type is T.ERROR:
         return first
-    test = t._truth_of(first)
+    test = t.truth_of(first)
     if j.truth(test) is not None:
         decided = j.truth(test) is stop
         return first if decided else _junction(t, name, operands[1:], dot, final)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from migrate.chat_template import functions, show, values
 from migrate.chat_template import jinja_ast as j
 from migrate.chat_template.facts import Facts
+from migrate.chat_template.names import is_reserved, jinja_name
 from migrate.chat_template.values import T, Value
 from migrate.errors import Refused
 from migrate.gotemplate import nodes as go
@@ -173,12 +174,12 @@ class Translator:
             return self._declare_constant(key, name, value)
         joined = values.join(known.value, value)
         self._note(key, joined)
-        jinja_name = self._fresh(_jinja_name(name), in_namespace=known.in_inner_loop)
-        target = j.Attr(NAMESPACE, jinja_name) if known.in_inner_loop else j.Name(jinja_name)
+        own = self._fresh(jinja_name(name), in_namespace=known.in_inner_loop)
+        target = j.Attr(NAMESPACE, own) if known.in_inner_loop else j.Name(own)
         stored = Value(joined.type, target, joined.options)
         self._scopes[-1][name] = Variable(key, stored, len(self._loops), target)
         if known.in_inner_loop and not self._loops and len(self._scopes) == 1 and isinstance(value.expr, j.Lit):
-            self._initial[jinja_name] = value.expr
+            self._initial[own] = value.expr
             return ()
         return (j.Assign(target, value.expr),)
 
@@ -190,7 +191,7 @@ class Translator:
             return ()
         if size <= 3 and not any(self._is_mutable(n) or j.is_raise(n) for n in j.walk(value.expr)):
             return ()
-        target = j.Name(self._fresh(_jinja_name(name)))
+        target = j.Name(self._fresh(jinja_name(name)))
         variable.target, variable.value = target, Value(value.type, target, value.options)
         return (j.Assign(target, value.expr),)
 
@@ -228,7 +229,7 @@ class Translator:
 
     def _fresh(self, name: str, *, in_namespace: bool = False) -> str:
         candidate, number = name, 1
-        while candidate in self._names or (candidate in _RESERVED and not in_namespace):
+        while candidate in self._names or (is_reserved(candidate) and not in_namespace):
             number += 1
             candidate = f"{name}_{number}"
         self._names.add(candidate)
@@ -390,15 +391,15 @@ class Translator:
         """A pipeline where only its truth matters."""
         if len(pipe.commands) == 1:
             return self._test_command(pipe.commands[0], dot)
-        return self._truth_of(self.pipe(pipe, dot))
+        return self.truth_of(self.pipe(pipe, dot))
 
-    def _truth_of(self, value: Value) -> j.Expr:
+    def truth_of(self, value: Value) -> j.Expr:
         return value.expr if value.type is T.ERROR else self.facts.simplify(values.condition(value))
 
     def test_operand(self, operand: go.Operand, dot: Value) -> j.Expr:
         if isinstance(operand, go.Pipe) and not operand.decl:
             return self.test(operand, dot)
-        return self._truth_of(self.operand(operand, dot))
+        return self.truth_of(self.operand(operand, dot))
 
     def _test_command(self, command: go.Command, dot: Value) -> j.Expr:
         first, *rest = command.args
@@ -406,7 +407,7 @@ class Translator:
             return self._test_junction(first.name, rest, dot)
         if isinstance(first, go.Identifier) and first.name == "not" and len(rest) == 1:
             return j.negation(self.test_operand(rest[0], dot))
-        return self.test_operand(first, dot) if not rest else self._truth_of(self.command(command, dot))
+        return self.test_operand(first, dot) if not rest else self.truth_of(self.command(command, dot))
 
     def _test_junction(self, name: str, operands: list[go.Operand], dot: Value) -> j.Expr:
         """`and`/`or` stop at the first operand that decides: later ones may rely on earlier ones."""
@@ -491,26 +492,6 @@ class Translator:
         if value.type in (T.MIXED, T.ANY, T.PROPERTIES, T.IMAGES) or name in values.METHODS:
             raise self.refuse(node, f".{name} of a value whose kind is not known")
         return values.error(f"line {node.line}: no field {name} here")
-
-
-_RESERVED = {
-    "messages", "tools", "system", "prompt", "response", "documents", "loop", "namespace", "range", "dict", "ns",
-    "chat",
-    "think", "think_set", "think_level", "true", "false", "none", "not", "and", "or", "in", "is", "if", "else", "self",
-    "bos_token", "eos_token", "add_generation_prompt", "enable_thinking", "reasoning_effort", "caller", "cycler",
-    "joiner", "lipsum", "turn", "last_turn", "raise_exception", "strftime_now", "role", "content",
-    "None", "True", "False", "import", "from", "as", "set", "for", "macro", "call", "filter", "recursive",
-}  # fmt: skip
-
-
-def _jinja_name(name: str) -> str:
-    """`$lastUserIdx` -> `last_user_idx`"""
-    plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in name.lstrip("$"))
-    snake = "".join(
-        f"_{c.lower()}" if c.isupper() and i and not plain[i - 1].isupper() else c.lower() for i, c in enumerate(plain)
-    )
-    snake = snake.strip("_")
-    return snake if snake and not snake[0].isdigit() else f"v{snake}"
 
 
 def _loop_or_else(loop: j.For, value: Value) -> j.Body:

@@ -246,6 +246,8 @@ class _Recipe:
                 texts[name] = _version(value)
             elif (checked := options.check(name, value)) is not None:
                 parameters[name] = [*parameters.get(name, ()), checked] if name == "stop" else checked
+            else:
+                parameters[name] = value  # deprecated: `ollama create` drops it, and the ledger says so
         given = {name: text for name, text in texts.items() if text}
         return cls(from_name, files, adapter, drafts, given, parameters, licenses, messages)
 

@@ -42,6 +42,8 @@ def rendered(template: str, *messages: dict[str, Any], **request: Any) -> str:
         ("{{ range .Messages }}{{ range .ToolCalls }}x{{ else }}none{{ end }}{{ end }}", "none"),
         ("{{ range .Messages }}{{ end }}{{ currentDate }} {{ yesterdayDate }}", "2024-03-01 2024-02-29"),
         ("{{ range .Messages }}{{ end }}{{ json .Tools }}", "null"),
+        ("{{ $json := 1 }}{{ range .Messages }}{{ $json = 2 }}{{ json .Role }}{{ end }}{{ $json }}", '"user"2'),
+        ("{{ $tools := print .System `a` }}{{ range .Messages }}{{ $tools }}{{ end }}{{ json $.Tools }}", "anull"),
     ],
 )
 def test_constructs(template: str, expected: str) -> None:

@@ -166,7 +166,7 @@ def test_an_end_of_sequence_that_vllm_does_not_know(
 def test_a_prompt_that_is_too_long_for_the_target(
     tinychat_bundle: Path, llamacpp_f16: llamacpp.LlamaCppEngine, vllm_tinychat: vllm.VllmEngine
 ) -> None:
-    """llama.cpp refuses it as well, so nobody is blamed."""
+    """A difference that clients see: Ollama would have cut the conversation, vLLM answers 400."""
     long = Conversation("long", ({"role": "user", "content": "cat " * 4000},))
     report = run(tinychat_bundle, llamacpp_f16, vllm_tinychat, battery=[QUESTION, long])
     assert report.verdict is Verdict.FAIL

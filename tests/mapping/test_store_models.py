@@ -118,3 +118,12 @@ def test_a_live_server_says_the_same(shared: Path, name: str) -> None:
     }
     assert live["ollama_version"] == "0.33.0-rc2"
     assert live["ollama_version_known"]
+
+
+def test_a_deprecated_parameter_is_not_dropped_silently(shared: Path, tmp_path: Path) -> None:
+    from migrate.ollama import reference
+
+    gguf = shared / "models/tinychat/gguf/tinychat-q4_0.gguf"
+    (tmp_path / "Modelfile").write_text(f"FROM {gguf}\nPARAMETER mirostat 2\nPARAMETER temperature 0.5\n")
+    result = inspection(plan(reference.load(str(tmp_path / "Modelfile"))))
+    assert finding(result, "PARAMETER mirostat", "2")["status"] == "dropped"

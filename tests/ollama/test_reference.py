@@ -10,6 +10,7 @@ import pytest
 from migrate.errors import BadInput, ModelfileError, NotFound, Refused, UsageError
 from migrate.ollama.prompt_path import prompt_path
 from migrate.ollama.reference import load
+from migrate.ollama import options
 from migrate.ollama.store import Store
 from tests.ollama.replay import recordings, replay
 
@@ -154,12 +155,13 @@ def test_empty_texts_clear_nothing(workshop: Path, models_dir: Path) -> None:
     assert (model.system, model.template) == (parent.system, parent.template)
 
 
-def test_messages_replace_and_deprecated_parameters_vanish(workshop: Path, models_dir: Path) -> None:
+def test_messages_replace_and_deprecated_parameters_have_no_effect(workshop: Path, models_dir: Path) -> None:
     text = "FROM support-bot\nMESSAGE user a: b\nPARAMETER mirostat 2\nPARAMETER top_k 1\nPARAMETER top_k 2\n"
     model = load(write(workshop, text + "REQUIRES v0.14.0\nLICENSE mine"), models_dir=models_dir)
     assert model.messages == ({"role": "user", "content": "a: b"},)
     assert model.parameters["top_k"] == 2
-    assert "mirostat" not in model.parameters
+    assert "mirostat" not in {p.name for p in options.effective(model)}
+    assert [f.item for f in options.ignored(model)] == ["PARAMETER mirostat"]
     assert model.requires == "0.14.0"
     assert model.licenses[-1] == "mine"
 

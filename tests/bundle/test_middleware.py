@@ -14,7 +14,7 @@ import pytest
 from migrate import resources
 
 DEFAULTS = {"stop": ["User:"], "seed": 42}
-Call = Callable[..., tuple[bytes, dict[bytes, bytes]]]
+Call = Callable[..., tuple[Any, Any]]
 
 
 @pytest.fixture

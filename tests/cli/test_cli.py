@@ -139,11 +139,20 @@ def test_template_prints_jinja(run: Run) -> None:
 
 def test_light_imports() -> None:
     """`import migrate` and `--help` pull in nothing heavy."""
-    code = (
-        "import sys, migrate.cli.app; "
-        "heavy = {'torch','transformers','vllm','numpy','gguf','tokenizers','rich','pydantic','httpx','jinja2','yaml'}; "
-        "print(sorted(heavy & set(sys.modules)))"
-    )
+    heavy = {
+        "torch",
+        "transformers",
+        "vllm",
+        "numpy",
+        "gguf",
+        "tokenizers",
+        "rich",
+        "pydantic",
+        "httpx",
+        "jinja2",
+        "yaml",
+    }
+    code = f"import sys, migrate.cli.app; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

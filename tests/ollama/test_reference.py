@@ -8,9 +8,9 @@ from shutil import copyfile
 import pytest
 
 from migrate.errors import BadInput, ModelfileError, NotFound, Refused, UsageError
+from migrate.ollama import options
 from migrate.ollama.prompt_path import prompt_path
 from migrate.ollama.reference import load
-from migrate.ollama import options
 from migrate.ollama.store import Store
 from tests.ollama.replay import recordings, replay
 

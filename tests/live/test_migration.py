@@ -73,7 +73,7 @@ def check(shared: Path, name: str, served: Served) -> None:
         said = target.generate(conversation, max_tokens=48, top_logprobs=20, stop=("<never>",))
         answer = recorded[conversation.name]
         if said.text != answer["message"]["content"]:
-            assert gap_at_first_difference(said, answer) < 0.5, (conversation.name, said.text, answer["message"])
+            assert gap_at_first_difference(said, answer) < 0.3, (conversation.name, said.text, answer["message"])
 
 
 def gap_at_first_difference(said: Any, answer: dict[str, Any]) -> float:

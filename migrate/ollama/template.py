@@ -104,7 +104,7 @@ def _render_turns(
     turns = list(_turns(messages))
     prompts = [execute(tree, {**turn, **thinking}, functions=known) for turn in turns[:-1]]
     # The copy that Ollama cuts has lost its functions, its `define`s and the option missingkey.
-    return "".join(prompts) + execute(_cut_after_response(tree), {**turns[-1], **thinking}, missing_key="default")
+    return "".join(prompts) + execute(cut_after_response(tree), {**turns[-1], **thinking}, missing_key="default")
 
 
 def _turns(messages: Sequence[Message]) -> Iterator[dict[str, str]]:
@@ -131,7 +131,8 @@ def _empty_turn() -> dict[str, str]:
     return {"System": "", "Prompt": "", "Response": ""}
 
 
-def _cut_after_response(tree: nodes.Template) -> nodes.Template:
+def cut_after_response(tree: nodes.Template) -> nodes.Template:
+    """What Ollama runs for the last turn of a legacy template. Raises TemplateError where its own cut panics."""
     root = _Cut().block(tree.root)
     assert root is not None
     return nodes.Template(root, name="")

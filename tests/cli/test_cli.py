@@ -137,6 +137,26 @@ def test_template_prints_jinja(run: Run) -> None:
     assert "<|im_start|>" in result.out
 
 
+def test_template_proves_itself(run: Run, tmp_path: Path) -> None:
+    result = run("template", "support-bot", "--models-dir", STORE, "--prove", "-o", tmp_path / "t.jinja")
+    assert result.code == 0
+    assert result.out == ""
+    assert "25 of 25 conversations" in result.err
+    assert (tmp_path / "t.jinja").read_text().startswith("{#")
+    assert run("template", "support-bot", "--models-dir", STORE, "-o", tmp_path / "t.jinja").code == 2
+
+
+def test_template_of_a_file(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "chat.gotmpl"
+    file.write_text("{{ range .Messages }}<{{ .Role }}>{{ .Content }}{{ end }}")
+    content = json.loads(run("template", file, "--prove", "--json").out)
+    assert {check["verdict"] for check in content["proof"]} == {"exact"}
+    file.write_text("{{ range .Messages }}")
+    result = run("template", file)
+    assert result.code == 3
+    assert "Traceback" not in result.err
+
+
 def test_light_imports() -> None:
     """`import migrate` and `--help` pull in nothing heavy."""
     heavy = {

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,8 @@ def test_damaged_manifests(tmp_path: Path, content: str | None, error: type[Exce
 
 
 def test_scripts_pass_shellcheck(bundle: Path) -> None:
-    done = subprocess.run(["shellcheck", "serve.sh"], cwd=bundle, capture_output=True, text=True)
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([str(shellcheck), "serve.sh"], cwd=bundle, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

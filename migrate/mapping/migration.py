@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from migrate import architectures, chat_template
 from migrate.architectures.base import ModelLayout
-from migrate.errors import GGUFError, Refused
 from migrate.findings import Finding, Ledger, Status
 from migrate.gguf import eog
 from migrate.gguf.header import GGUFHeader
-from migrate.gguf.types import GGMLType
-from migrate.gguf.vocab import Vocabulary, read_vocabulary
 from migrate.mapping.adapters import Adapter, map_adapter, model_names
 from migrate.mapping.parameters import Client, Sampling, map_context, map_sampling
+from migrate.mapping.prompt import map_chat_template, map_tools
 from migrate.mapping.stops import Stops, map_stops
-from migrate.ollama import capabilities, options
+from migrate.mapping.weights import map_tokenizer, map_weights
+from migrate.ollama import options
 from migrate.ollama.model import OllamaModel, Parameter
 from migrate.ollama.modelfile import model_warnings
 from migrate.ollama.prompt_path import PromptPathDecision, prompt_path
 from migrate.ollama.refusal import refusal
-from migrate.vllm import tool_parsers, versions
+from migrate.vllm import versions
 from migrate.vllm.generation import GenerationConfig
 from migrate.vllm.serve import Argument
 
@@ -87,12 +85,12 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
         ledger.extend([stub])
         return Migration(model, choices, ledger, path, parameters)
 
-    layout, dtype = _weights(model, choices, ledger)
+    layout, dtype = map_weights(model, choices.dtype, ledger)
     _attachments(model, ledger)
     adapter = map_adapter(model, ledger)
-    vocabulary = _tokenizer(model, ledger)
+    vocabulary = map_tokenizer(model, ledger)
     bos = vocabulary is not None and vocabulary.add_bos
-    jinja = _chat_template(model, path, bos, choices, ledger)
+    jinja = map_chat_template(model, path, ledger, bos=bos, own_template=choices.own_chat_template)
 
     values = {p.name: p for p in parameters}
     header = model.gguf
@@ -114,7 +112,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     names = served_names(choices.served_name or model.name)
     arguments = [
         *_arguments(choices, dtype, names, adapter, max_model_len, context_origin, jinja is not None, defaults),
-        *_tools(model, path, ledger),
+        *map_tools(model, path, ledger),
     ]
     _rest(model, ledger)
     ledger.extend(options.ignored(model))
@@ -141,69 +139,6 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     )
 
 
-# ---- weights --------------------------------------------------------------------------------------------------------
-
-
-def _weights(model: OllamaModel, choices: Choices, ledger: Ledger) -> tuple[ModelLayout | None, str]:
-    header = model.gguf
-    if header is None:
-        ledger.add(
-            "FROM",
-            Status.REFUSED,
-            model.digests.get("model", ""),
-            "",
-            "the weights are not on this machine",
-            "run this where the Ollama store is, or pass --models-dir",
-        )
-        return None, ""
-    try:
-        layout = architectures.for_header(header).read(header)
-    except (Refused, GGUFError) as error:
-        ledger.add("FROM", Status.REFUSED, header.architecture, "", str(error), error.hint or "")
-        return None, ""
-    dtype = choices.dtype or default_dtype(header, float16=layout.architecture.float16)
-    kinds = {share.type.name: share.tensors for share in header.type_shares()}
-    listed = ", ".join(f"{name} x{count}" for name, count in kinds.items())
-    exact = kinds.keys() <= {"F32", {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}[dtype]}
-    reason = (
-        "the same numbers"
-        if exact
-        else f"each weight is dequantized and rounded once to {dtype}; llama.cpp computes with the quantized blocks "
-        "and 8-bit activations, so log-probabilities move in the second or third digit"
-    )
-    ledger.add("FROM", Status.EXACT if exact else Status.EQUIVALENT, f"GGUF {header.architecture}: {listed}",
-               f"safetensors {dtype}", reason)  # fmt: skip
-    ledger.extend(layout.findings)
-    if dtype == "float16" and not layout.architecture.float16:
-        ledger.add("dtype", Status.REFUSED, "float16", "", f"vLLM refuses float16 for {layout.architecture.model_type}",
-                   "pass --dtype bfloat16")  # fmt: skip
-    return layout, dtype
-
-
-def _tokenizer(model: OllamaModel, ledger: Ledger) -> Vocabulary | None:
-    if model.gguf is None:
-        return None
-    try:
-        vocabulary = read_vocabulary(model.gguf)
-    except (Refused, GGUFError) as error:
-        ledger.add("tokenizer", Status.REFUSED, model.gguf.get("tokenizer.ggml.model", ""), "", str(error),
-                   error.hint or "")  # fmt: skip
-        return None
-    pre = model.gguf.get("tokenizer.ggml.pre")
-    ledger.add("tokenizer", Status.EXACT, f"{model.gguf.get('tokenizer.ggml.model')}{f'/{pre}' if pre else ''}, "
-               f"{len(vocabulary.tokens):,} tokens", "tokenizer.json", "the same ids for the same text")  # fmt: skip
-    return vocabulary
-
-
-def default_dtype(header: GGUFHeader, *, float16: bool = True) -> str:
-    """float16 where the matrices are stored as F16 and vLLM takes it for this family, else bfloat16.
-
-    bfloat16 is what the families behind quantized files were trained in: float16 has more digits and can overflow.
-    """
-    kinds = {share.type for share in header.type_shares()}
-    return "float16" if float16 and GGMLType.F16 in kinds and kinds <= {GGMLType.F16, GGMLType.F32} else "bfloat16"
-
-
 def _attachments(model: OllamaModel, ledger: Ledger) -> None:
     if model.projectors:
         ledger.add(
@@ -219,74 +154,7 @@ def _attachments(model: OllamaModel, ledger: Ledger) -> None:
                    "see `--speculative-config` of vllm serve")  # fmt: skip
 
 
-# ---- prompt ---------------------------------------------------------------------------------------------------------
-
-
-def _chat_template(
-    model: OllamaModel, path: PromptPathDecision, bos: bool, choices: Choices, ledger: Ledger
-) -> str | None:
-    ledger.extend(path.notes)
-    own = model.gguf.chat_template if model.gguf else None
-    if choices.own_chat_template:
-        if own is None:
-            ledger.add("TEMPLATE", Status.REFUSED, "", "", "--chat-template own: the GGUF carries no chat template")
-            return None
-        ledger.add("TEMPLATE", Status.APPROXIMATE, path.path, "the GGUF's own Jinja",
-                   "as asked with --chat-template own: not what Ollama renders")  # fmt: skip
-        return _translated(lambda: chat_template.native(own, system=model.system, messages=model.messages), ledger)
-    if path.path == "renderer":
-        ledger.add(
-            "RENDERER",
-            Status.REFUSED,
-            model.renderer or "",
-            "",
-            f"the prompt is made by Ollama's built-in renderer {model.renderer!r}, compiled into Ollama: there is no "
-            "template to translate",
-            "pass --chat-template own to use the Jinja inside the GGUF instead, and compare with `migrate parity`",
-        )
-        return None
-    if path.path == "gguf_jinja":
-        if own is None:
-            ledger.add("TEMPLATE", Status.DROPPED, "none", "none", "neither the model nor the GGUF has a chat template",
-                       "use /v1/completions, or pass a template to vllm serve with --chat-template")  # fmt: skip
-            return None
-        ledger.add("TEMPLATE", Status.EXACT, "the GGUF's own Jinja", "chat_template.jinja", path.reason)
-        return _translated(lambda: chat_template.native(own, system=model.system, messages=model.messages), ledger)
-    template = model.template or "{{ .Prompt }}"
-    ledger.add("TEMPLATE", Status.EQUIVALENT, "Go template", "chat_template.jinja", path.reason)
-    return _translated(
-        lambda: chat_template.translate(template, system=model.system, messages=model.messages, bos=bos), ledger
-    )
-
-
-def _translated(make: Callable[[], chat_template.Translation], ledger: Ledger) -> str | None:
-    """Runs a translation; a refusal becomes a finding."""
-    try:
-        translation = make()
-    except Refused as error:
-        ledger.add("TEMPLATE", Status.REFUSED, "", "", str(error), error.hint or "")
-        return None
-    ledger.extend(translation.findings)
-    return translation.jinja
-
-
-def _tools(model: OllamaModel, path: PromptPathDecision, ledger: Ledger) -> list[Argument]:
-    """The tool-call parser, for models that take tools. Without one vLLM answers requests with tools with 400."""
-    if "tools" not in capabilities.capabilities(model, path.path):
-        return []
-    text = model.template if path.path in ("go_template", "parser") else capabilities.jinja_template(model)
-    found = "tool calls found by name and JSON"
-    if parser := tool_parsers.choose(text or ""):
-        reason = f"the template writes calls as {parser.syntax}; vLLM's parser is stricter than Ollama's search"
-        ledger.add("tools", Status.APPROXIMATE, found, f"tool-call-parser {parser.name}", reason)
-        return [
-            Argument("enable-auto-tool-choice", True, "the template takes tools"),
-            Argument("tool-call-parser", parser.name, f"the template's own syntax: {parser.syntax}"),
-        ]
-    reason = "no parser of vLLM's is known to read this template's tool calls: requests with tools get a 400"
-    action = "choose one with --tool-call-parser and --enable-auto-tool-choice, or send tool_choice none"
-    ledger.add("tools", Status.DROPPED, found, "", reason, action)
-    return []
+# ---- the rest ------------------------------------------------------------------------------------------------------
 
 
 def _rest(model: OllamaModel, ledger: Ledger) -> None:

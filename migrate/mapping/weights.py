@@ -1,0 +1,72 @@
+"""FROM: the weights and the tokenizer of a model, and the dtype they are written in."""
+
+from __future__ import annotations
+
+from migrate import architectures
+from migrate.architectures.base import ModelLayout
+from migrate.errors import GGUFError, Refused
+from migrate.findings import Ledger, Status
+from migrate.gguf.header import GGUFHeader
+from migrate.gguf.types import GGMLType
+from migrate.gguf.vocab import Vocabulary, read_vocabulary
+from migrate.ollama.model import OllamaModel
+
+
+def map_weights(model: OllamaModel, requested: str | None, ledger: Ledger) -> tuple[ModelLayout | None, str]:
+    header = model.gguf
+    if header is None:
+        ledger.add(
+            "FROM",
+            Status.REFUSED,
+            model.digests.get("model", ""),
+            "",
+            "the weights are not on this machine",
+            "run this where the Ollama store is, or pass --models-dir",
+        )
+        return None, ""
+    try:
+        layout = architectures.for_header(header).read(header)
+    except (Refused, GGUFError) as error:
+        ledger.add("FROM", Status.REFUSED, header.architecture, "", str(error), error.hint or "")
+        return None, ""
+    dtype = requested or default_dtype(header, float16=layout.architecture.float16)
+    kinds = {share.type.name: share.tensors for share in header.type_shares()}
+    listed = ", ".join(f"{name} x{count}" for name, count in kinds.items())
+    exact = kinds.keys() <= {"F32", {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}[dtype]}
+    reason = (
+        "the same numbers"
+        if exact
+        else f"each weight is dequantized and rounded once to {dtype}; llama.cpp computes with the quantized blocks "
+        "and 8-bit activations, so log-probabilities move in the second or third digit"
+    )
+    ledger.add("FROM", Status.EXACT if exact else Status.EQUIVALENT, f"GGUF {header.architecture}: {listed}",
+               f"safetensors {dtype}", reason)  # fmt: skip
+    ledger.extend(layout.findings)
+    if dtype == "float16" and not layout.architecture.float16:
+        ledger.add("dtype", Status.REFUSED, "float16", "", f"vLLM refuses float16 for {layout.architecture.model_type}",
+                   "pass --dtype bfloat16")  # fmt: skip
+    return layout, dtype
+
+
+def map_tokenizer(model: OllamaModel, ledger: Ledger) -> Vocabulary | None:
+    if model.gguf is None:
+        return None
+    try:
+        vocabulary = read_vocabulary(model.gguf)
+    except (Refused, GGUFError) as error:
+        ledger.add("tokenizer", Status.REFUSED, model.gguf.get("tokenizer.ggml.model", ""), "", str(error),
+                   error.hint or "")  # fmt: skip
+        return None
+    pre = model.gguf.get("tokenizer.ggml.pre")
+    ledger.add("tokenizer", Status.EXACT, f"{model.gguf.get('tokenizer.ggml.model')}{f'/{pre}' if pre else ''}, "
+               f"{len(vocabulary.tokens):,} tokens", "tokenizer.json", "the same ids for the same text")  # fmt: skip
+    return vocabulary
+
+
+def default_dtype(header: GGUFHeader, *, float16: bool = True) -> str:
+    """float16 where the matrices are stored as F16 and vLLM takes it for this family, else bfloat16.
+
+    bfloat16 is what the families behind quantized files were trained in: float16 has more digits and can overflow.
+    """
+    kinds = {share.type for share in header.type_shares()}
+    return "float16" if float16 and GGMLType.F16 in kinds and kinds <= {GGMLType.F16, GGMLType.F32} else "bfloat16"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from migrate.parity.report import ParityReport
 
 DEFAULT_MODEL = "support-bot"
+REPORT = "report.json"
 Say = Callable[[str], None]
 Busy = Callable[[str], AbstractContextManager[None]]
 Server = TypeVar("Server")
@@ -120,6 +120,7 @@ def _with_servers(migration: Migration, bundle: Path, proof: Path, say: Say, bus
     header = migration.model.gguf
     assert header is not None
     proof.mkdir(parents=True, exist_ok=True)
+    (proof / REPORT).unlink(missing_ok=True)
     with _step(say, "vLLM (CPU build) and llama.cpp"):
         engines = provision.ensure(echo=say)
     with (
@@ -144,7 +145,7 @@ def _with_servers(migration: Migration, bundle: Path, proof: Path, say: Say, bus
         _step(say, "parity: prompt, token ids, log-probabilities, greedy text"),
     ):
         report = parity(bundle, source, target, progress=lambda layer: say(f"  {layer.name.value}: {layer.summary}"))
-    path = proof / "report.json"
+    path = proof / REPORT
     write_json(report, path)
     return report, path
 
@@ -173,4 +174,3 @@ def _make_room(out: Path, *, force: bool) -> None:
     if bundle.is_dir():
         write.check_output(bundle, force=force)
     out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / "proof", ignore_errors=True)

@@ -14,7 +14,7 @@ class Status(StrEnum):
     EXACT = "exact"
     """The same bytes, numbers or behaviour."""
     EQUIVALENT = "equivalent"
-    """Expressed differently; no request can tell the difference."""
+    """Expressed differently for the same effect; the reason names the edge where it shows, if there is one."""
     APPROXIMATE = "approximate"
     """Close, and the reason says where it differs."""
     DROPPED = "dropped"

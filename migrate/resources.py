@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from functools import cache
 from pathlib import Path
@@ -39,8 +40,8 @@ def _environment() -> jinja2.Environment:
 
 def _cell(text: object) -> str:
     """Text for a cell of a Markdown table."""
-    escaped = str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(escaped.split())
+    shown = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", shown).replace("<", "&lt;")
 
 
 def render(template: str, **values: object) -> str:

@@ -11,7 +11,7 @@ from migrate.vllm import versions
 
 MEANINGS = {
     Status.EXACT.value: "The same bytes, numbers or behaviour.",
-    Status.EQUIVALENT.value: "Expressed differently; answers do not depend on it.",
+    Status.EQUIVALENT.value: "Expressed differently for the same effect; where an edge shows, the reason says so.",
     Status.APPROXIMATE.value: "Close. Read these: answers can differ.",
     Status.DROPPED.value: "No counterpart in vLLM. Read what that changes.",
 }
@@ -30,7 +30,7 @@ def runbook(migration: Migration, findings: Sequence[Finding], generator: str) -
         generator=generator,
         facts=(
             f"Source: {header.architecture}, {header.file_type or 'unknown quantization'}, "
-            f"{header.parameter_count:,} parameters, weights `{weights}`. Prompt: {migration.prompt.reason}."
+            f"{header.parameter_count:,} parameters, weights {weights}. Prompt: {migration.prompt.reason}."
         ),
         ledger=[(status, rows) for status, rows in groups if rows],
         meanings=MEANINGS,

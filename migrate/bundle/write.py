@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from migrate import __version__, resources
 from migrate.bundle import format as bundle_format
 from migrate.bundle.runbook import runbook
-from migrate.errors import BadInput, MigrateError, OutputExists, Refused, UsageError
+from migrate.errors import BadInput, OutputExists, Refused, StoreError, UsageError
 from migrate.findings import Finding
 from migrate.mapping import adapters
 from migrate.mapping.migration import Migration
@@ -44,7 +45,7 @@ def write(migration: Migration, out: Path, *, force: bool = False, progress: Pro
     """
     check_movable(migration)
     check_output(out, force=force)
-    with _beside(out, force=force) as building:
+    with _beside(out) as building:
         _write_into(building, migration, progress)
     manifest = bundle_format.read(out)
     weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".safetensors"))
@@ -68,7 +69,7 @@ def check_output(out: Path, *, force: bool) -> None:
         if not (out / bundle_format.FILE_NAME).is_file():
             raise OutputExists(f"{out} is not a bundle, so --force does not replace it", hint="remove it yourself")
     if not out.resolve().parent.is_dir():
-        raise UsageError(f"{out.resolve().parent} does not exist", hint="create it first")
+        raise UsageError(f"{out.resolve().parent} is no directory", hint="create it first")
 
 
 def _write_into(root: Path, migration: Migration, progress: Progress | None) -> None:
@@ -77,7 +78,7 @@ def _write_into(root: Path, migration: Migration, progress: Progress | None) -> 
     header = migration.model.gguf
     if header is None or migration.generation is None:
         raise Refused("the weights are not on this machine")
-    _check_unchanged(migration)
+    _check_sources(migration)
     model_dir = root / "model"
     model_dir.mkdir()
     report = convert_weights(header, model_dir, dtype=migration.dtype, progress=progress)
@@ -189,37 +190,46 @@ def _digests(migration: Migration) -> dict[str, str]:
 
 
 @contextmanager
-def _beside(out: Path, *, force: bool) -> Iterator[Path]:
-    """A fresh directory next to `out` that takes its place when the block ends well and is gone when it does not."""
-    building = out.resolve().parent / f".{out.resolve().name}.partial"
-    old = building.with_suffix(".old")
+def _beside(out: Path) -> Iterator[Path]:
+    """A fresh directory next to `out` that takes its place when the block ends well and is gone when it does not.
+
+    Its name is its own, so that two runs do not meet and nothing else is removed.
+    """
+    final = out.resolve()
     try:
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()
+        scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.partial-", dir=final.parent))
     except OSError as error:
-        raise UsageError(f"{building.parent} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{final.parent} cannot be written: {error.strerror}") from None
+    building, old = scratch / "new", scratch / "old"
     try:
+        building.mkdir()
         yield building
         if out.is_dir():
             out.rename(old)
         building.rename(out)
     except OSError as error:
-        if isinstance(error, MigrateError):
-            raise
         raise UsageError(f"{out} could not be written: {error.strerror or error}") from error
     finally:
         if old.is_dir() and not out.exists():
             old.rename(out)
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _check_unchanged(migration: Migration) -> None:
-    """The blob must still be the file whose header was planned with."""
-    header = migration.model.gguf
+def _check_sources(migration: Migration) -> None:
+    """The blobs must still be what their digests, and the header that was planned with, say."""
+    model, header = migration.model, migration.model.gguf
     assert header is not None
     if header.path.stat().st_size != header.size:
         raise BadInput(f"{header.path.name} changed size while it was being read", hint="try again")
+    used = {header.path, *([migration.adapter.header.path] if migration.adapter else [])}
+    for layer in dict.fromkeys((*model.layers, *model.adapters)):
+        if layer.path and layer.digest and layer.path in used:
+            found = f"sha256:{_sha256(layer.path)}"
+            if found != layer.digest:
+                raise StoreError(
+                    f"blob {layer.digest} is damaged: its content has the digest {found}",
+                    hint="pull or create the model again in Ollama",
+                )
 
 
 def _files(root: Path) -> dict[str, bundle_format.FileEntry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from migrate.cli import options
 from migrate.cli.inspect import _load, choices
-from migrate.cli.output import byte_progress, console, hint, ledger_table, print_json, say, size
+from migrate.cli.output import STATUS_STYLE, byte_progress, console, hint, ledger_table, print_json, say, size
 
 
 def command(
@@ -93,8 +94,9 @@ def _summary(written: Any, migration: Any, seconds: float) -> None:
     out = console(stderr=True)
     if notable:
         out.print(ledger_table(notable))
-    counts = ", ".join(f"{n} {status}" for status, n in migration.ledger.counts().items())
-    say(f"{written.path}: {size(written.weight_bytes)} of {migration.dtype} weights in {seconds:.1f} s; {counts}")
+    counts = Counter(f["status"] for f in findings)
+    counted = ", ".join(f"{counts[s]} {s}" for s in STATUS_STYLE if counts[s])
+    say(f"{written.path}: {size(written.weight_bytes)} of {migration.dtype} weights in {seconds:.1f} s; {counted}")
     say(f"read {written.path}/MIGRATION.md")
     print(written.path)
 
@@ -106,9 +108,9 @@ def _dry_run(migration: Any, output: Path | None, as_json: bool) -> None:
     findings = [f.to_dict() for f in migration.ledger]
     if as_json:
         print_json({"schema_version": 1, "movable": not migration.refused, "findings": findings} | expected.to_dict())
-    else:
-        console().print(ledger_table(findings))
-        say(expected.describe())
+        raise typer.Exit(3 if migration.refused else 0)
+    console().print(ledger_table(findings))
+    say(expected.describe())
     if migration.refused:
         from migrate.bundle.write import check_movable
 

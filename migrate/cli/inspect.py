@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from migrate.cli import options
-from migrate.cli.output import console, hint, ledger_table, print_json, say, size
+from migrate.cli.output import console, hint, ledger_table, print_json, printable, say, size
 
 
 def command(
@@ -81,10 +81,10 @@ def _show(r: dict[str, Any]) -> None:
     from rich.text import Text
 
     out = console()
-    out.print(Text(r["name"], style="bold"))
+    out.print(Text(printable(r["name"]), style="bold"))
     facts = Table.grid(padding=(0, 2))
     for name, value in _facts(r):
-        facts.add_row(Text(name, style="dim"), Text(value))
+        facts.add_row(Text(name, style="dim"), Text(printable(value)))
     out.print(facts)
     out.print()
     out.print(ledger_table(r["findings"]))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from migrate.errors import MigrateError
+from migrate.errors import MigrateError, OutputExists, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +26,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(text: str) -> None:
     """Words for a person, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def hint(text: str) -> None:
@@ -45,6 +47,21 @@ def report_error(error: MigrateError, *, as_json: bool) -> int:
         kind = type(error).__name__
         print_json({"error": {"type": kind, "message": str(error), "hint": error.hint, "exit_code": error.exit_code}})
     return error.exit_code
+
+
+def check_file(path: Path | None, *, force: bool) -> None:
+    """Before any work: may this file be written? Raises OutputExists and UsageError."""
+    if path is None:
+        return
+    if path.exists() and (not force or path.is_dir()):
+        raise OutputExists(f"{path} exists", hint="pass --force to replace a file")
+    if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise UsageError(f"{path}: its directory does not exist or cannot be written")
+
+
+def printable(text: str) -> str:
+    """Text of a model for a terminal: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
 def size(count: float | None) -> str:
@@ -106,13 +123,13 @@ def ledger_table(findings: list[dict[str, Any]]) -> Any:
     table.add_column(ratio=1, overflow="fold")
     order = ("refused", "approximate", "dropped", "equivalent", "exact")
     for f in sorted(findings, key=lambda f: order.index(f["status"])):
-        sides = [_clip(" ".join(side.split())) for side in (f["source"], f["target"]) if side]
+        sides = [printable(_clip(" ".join(side.split()))) for side in (f["source"], f["target"]) if side]
         text = Text(" -> ".join(sides))
-        if f["reason"] and f["status"] not in ("exact", "equivalent"):
-            text.append(f"{chr(10) if sides else ''}{f['reason']}", style="dim" if sides else "")
+        if f["reason"] and f["status"] != "exact":
+            text.append(f"{chr(10) if sides else ''}{printable(f['reason'])}", style="dim" if sides else "")
         if f["action"]:
-            text.append(f"\nto do: {f['action']}", style="bold")
-        table.add_row(Text(f["status"], style=STATUS_STYLE[f["status"]]), Text(f["item"]), text)
+            text.append(f"\nto do: {printable(f['action'])}", style="bold")
+        table.add_row(Text(f["status"], style=STATUS_STYLE[f["status"]]), Text(printable(f["item"])), text)
     return table
 
 

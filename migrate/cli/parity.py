@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from migrate.cli.output import console, print_json, say
+from migrate.cli.output import check_file, console, print_json, say
 
 if TYPE_CHECKING:
     from migrate.parity.report import LayerReport
@@ -40,13 +40,11 @@ def command(
     from migrate.bundle import format as bundle_format
     from migrate.engines import connect
     from migrate.engines.vllm import VllmEngine
-    from migrate.errors import OutputExists
     from migrate.parity.report import render_terminal, write_json
     from migrate.parity.run import run
 
     manifest = bundle_format.read(bundle)
-    if output is not None and output.exists() and not force:
-        raise OutputExists(f"{output} exists", hint="pass --force to replace it")
+    check_file(output, force=force)
     with (
         closing(connect.source(source, model=model or manifest.source.name, timeout=timeout)) as ours,
         closing(VllmEngine(target, model=manifest.target.served_model_name[0], timeout=timeout)) as theirs,

@@ -30,10 +30,9 @@ def command(
     as_json: options.Json = False,
 ) -> None:
     """Print the chat template as Jinja for transformers and vLLM."""
-    from migrate.errors import OutputExists
+    from migrate.cli.output import check_file
 
-    if output is not None and output.exists() and not force:
-        raise OutputExists(f"{output} exists", hint="pass --force to replace it")
+    check_file(output, force=force)
     source = _translate(ref, models_dir)
     jinja, findings = source.jinja, source.findings
     proof = source.prove() if prove else None
@@ -84,7 +83,7 @@ def _translate(ref: str, models_dir: Path | None) -> _Source:
 
     path = Path(ref)
     if path.is_file() and _is_go_template(path):
-        go = path.read_text(encoding="utf-8")
+        go = path.read_bytes().decode("utf-8", errors="replace")
         translation = chat_template.translate(go)
         return _Source(translation.jinja, [f.to_dict() for f in translation.findings], go)
     model = _load(ref, models_dir, None)

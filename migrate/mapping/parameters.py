@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from migrate.errors import UsageError
 from migrate.findings import Ledger, Status
 from migrate.ollama.model import Parameter
 from migrate.vllm import versions
@@ -84,8 +85,10 @@ def _temperature(row: _Row) -> None:
             "Ollama's OpenAI route sets 1.0 when the request has none, whatever the Modelfile says",
         )
         return
-    row.out.temperature = min(value, versions.MAX_TEMPERATURE)
-    if value > versions.MAX_TEMPERATURE:
+    row.out.temperature = min(max(value, 0.0), versions.MAX_TEMPERATURE)
+    if value < 0:
+        row.note(Status.EQUIVALENT, "temperature 0", "greedy in llama.cpp; vLLM refuses negative temperatures")
+    elif value > versions.MAX_TEMPERATURE:
         row.note(Status.APPROXIMATE, "temperature 2.0", "vLLM refuses temperatures above 2")
     elif value in (0.0, 1.0):
         row.note(Status.EXACT, f"generation_config.json temperature {_show(value)}")
@@ -111,8 +114,11 @@ def _top_p(row: _Row) -> None:
 
 
 def _min_p(row: _Row) -> None:
-    row.out.min_p = min(max(float(row.parameter.value), 0.0), 1.0)
-    row.note(Status.EXACT, f"generation_config.json min_p {_show(row.out.min_p)}")
+    value = float(row.parameter.value)
+    row.out.min_p = min(max(value, 0.0), 1.0)
+    status = Status.EXACT if row.out.min_p == value else Status.EQUIVALENT
+    row.note(status, f"generation_config.json min_p {_show(row.out.min_p)}",
+             "" if status is Status.EXACT else "vLLM takes 0 to 1; beyond that nothing changes")  # fmt: skip
 
 
 def _repeat_penalty(row: _Row) -> None:
@@ -127,28 +133,32 @@ def _repeat_penalty(row: _Row) -> None:
         row.note(
             Status.APPROXIMATE,
             f"repetition_penalty {_show(value)}",
-            f"kept as asked: Ollama penalises the last {window} tokens, vLLM the whole prompt and answer, which is "
+            f"kept as asked: Ollama penalises {_window(window)}, vLLM the whole prompt and answer, which is "
             "much stronger on long contexts",
         )
     else:
         row.note(
             Status.APPROXIMATE,
             "repetition_penalty 1.0",
-            f"Ollama penalises the last {window} tokens, vLLM the whole prompt and answer: the same number would "
+            f"Ollama penalises {_window(window)}, vLLM the whole prompt and answer: the same number would "
             "penalise most words in use",
             "convert with --keep-penalty to carry the number over all the same",
         )
 
 
+def _window(tokens: int) -> str:
+    return f"the last {tokens} tokens" if tokens > 0 else "its whole context"
+
+
 def _counted_penalty(row: _Row) -> None:
     name, value = row.parameter.name, float(row.parameter.value)
+    window = int(row.values.get("repeat_last_n", 64))
     bounded = min(max(value, -2.0), 2.0)
-    setattr(row.out, name, bounded)
-    if value == 0:
-        row.note(Status.EXACT, f"{name} 0")
+    if value == 0 or window == 0:
+        row.note(Status.EXACT, f"{name} 0", "" if value == 0 else "repeat_last_n 0 switches it off")
     else:
-        window = int(row.values.get("repeat_last_n", 64))
-        reason = f"Ollama counts the last {window} tokens including the prompt, vLLM all generated tokens"
+        setattr(row.out, name, bounded)
+        reason = f"Ollama counts {_window(window)} including the prompt, vLLM all generated tokens"
         if bounded != value:
             reason += "; vLLM refuses values outside -2..2"
         row.note(Status.APPROXIMATE, f"{name} {_show(bounded)}", reason)
@@ -247,21 +257,33 @@ def map_context(
     anything below 4; unset it means 4k, 32k or 256k by the VRAM of the machine it happens to run on.
     """
     maximum = context_length or DEFAULT_CONTEXT_CAP
-    written = None if num_ctx is None or num_ctx.is_default or int(num_ctx.value) <= 0 else num_ctx
+    written = None if num_ctx is None or num_ctx.is_default else num_ctx
+    if written is not None and int(written.value) <= 0:
+        ledger.add("PARAMETER num_ctx", Status.DROPPED, str(written.value), "", "not positive: as if it were not there")
+        written = None
     overflow = "a longer prompt is answered with 400, where Ollama drops old messages or shifts the context"
     source = f"{written.value} ({written.origin})" if written else "unset"
     if max_model_len is not None:
-        ledger.add("PARAMETER num_ctx", Status.EXACT, source, f"max-model-len {max_model_len}", "as asked; " + overflow)
+        if context_length and max_model_len > context_length:
+            raise UsageError(
+                f"--max-model-len {max_model_len}: the model's maximum is {context_length}",
+                hint="vLLM does not start above it; a longer context takes rope scaling, which makes another model",
+            )
+        ledger.add(
+            "PARAMETER num_ctx", Status.APPROXIMATE, source, f"max-model-len {max_model_len}", f"as asked; {overflow}"
+        )
         return max_model_len, "--max-model-len"
     if written is not None:
         length = min(max(int(written.value), 4), maximum)
-        reason = overflow if length == int(written.value) else f"capped at the model's {maximum}; {overflow}"
-        ledger.add("PARAMETER num_ctx", Status.EQUIVALENT, source, f"max-model-len {length}", reason)
+        bound = f"the model's maximum of {maximum}" if int(written.value) > maximum else "Ollama's minimum of 4"
+        reason = overflow if length == int(written.value) else f"{bound} holds; {overflow}"
+        ledger.add("PARAMETER num_ctx", Status.APPROXIMATE, source, f"max-model-len {length}", reason)
         return length, f"PARAMETER num_ctx {written.value}"
     if loaded_context:
-        ledger.add("default num_ctx", Status.EQUIVALENT, f"{loaded_context} (running server)",
-                   f"max-model-len {loaded_context}", overflow)  # fmt: skip
-        return loaded_context, f"context of the running Ollama ({loaded_context})"
+        length = min(loaded_context, maximum)
+        ledger.add("default num_ctx", Status.APPROXIMATE, f"{loaded_context} (running server)",
+                   f"max-model-len {length}", overflow)  # fmt: skip
+        return length, f"context of the running Ollama ({loaded_context})"
     length = min(maximum, DEFAULT_CONTEXT_CAP)
     ledger.add(
         "default num_ctx",

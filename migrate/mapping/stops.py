@@ -48,6 +48,18 @@ def map_stops(
             )
         else:
             strings.append(text)
+            hidden = next((name for name, (_, kind) in special.items() if kind == CONTROL and name in text), None)
+            if hidden:
+                ledger.add(
+                    "PARAMETER stop",
+                    Status.APPROXIMATE,
+                    source,
+                    "request default (middleware)",
+                    f"vLLM looks for it in text without {hidden}, so it fires only when the model spells that out; "
+                    "Ollama does not print control tokens either",
+                    _never_fires(text),
+                )
+                continue
             ledger.add(
                 "PARAMETER stop",
                 Status.EQUIVALENT,

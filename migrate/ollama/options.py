@@ -173,6 +173,8 @@ def _parse_float(text: str) -> float | None:
     if not _FLOAT.fullmatch(text):
         return None
     number = float(text)
+    if not math.isfinite(number):
+        return None  # Ollama takes "nan" here and fails later, when it writes the value as JSON
     try:
         return float32(number)
     except OverflowError:

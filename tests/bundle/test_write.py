@@ -152,7 +152,7 @@ def test_a_refused_model_writes_nothing(tmp_path: Path, shared: Path) -> None:
 
 
 def test_a_parent_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(UsageError, match="is no directory"):
         write.write(migration(), tmp_path / "no" / "where")
 
 

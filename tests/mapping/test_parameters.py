@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from migrate.errors import UsageError
 from migrate.findings import Ledger, Status
 from migrate.mapping.parameters import Client, map_context, map_sampling
 from migrate.ollama.model import Parameter
@@ -28,6 +29,8 @@ def sample(
         ("temperature", 0.0, "temperature", 0.0, Status.EXACT),
         ("temperature", 1.0, "temperature", 1.0, Status.EXACT),
         ("temperature", 0.7, "temperature", 0.7, Status.APPROXIMATE),
+        ("temperature", -1.0, "temperature", 0.0, Status.EQUIVALENT),
+        ("min_p", -0.5, "min_p", 0.0, Status.EQUIVALENT),
         ("temperature", 2.5, "temperature", 2.0, Status.APPROXIMATE),
         ("top_k", 40, "top_k", 40, Status.EXACT),
         ("top_k", 0, "top_k", 0, Status.EXACT),
@@ -91,14 +94,15 @@ def test_defaults_nobody_wrote_are_carried_over_and_named() -> None:
 @pytest.mark.parametrize(
     ("num_ctx", "origin", "maximum", "explicit", "loaded", "expected", "status"),
     [
-        (8192, MODELFILE, 131072, None, None, 8192, Status.EQUIVALENT),
-        (8192, MODELFILE, 2048, None, None, 2048, Status.EQUIVALENT),
-        (2, MODELFILE, 2048, None, None, 4, Status.EQUIVALENT),
+        (8192, MODELFILE, 131072, None, None, 8192, Status.APPROXIMATE),
+        (8192, MODELFILE, 2048, None, None, 2048, Status.APPROXIMATE),
+        (2, MODELFILE, 2048, None, None, 4, Status.APPROXIMATE),
         (None, DEFAULT, 131072, None, None, 32768, Status.APPROXIMATE),
         (None, DEFAULT, 2048, None, None, 2048, Status.APPROXIMATE),
-        (None, DEFAULT, 131072, None, 4096, 4096, Status.EQUIVALENT),
-        (8192, MODELFILE, 131072, None, 4096, 8192, Status.EQUIVALENT),
-        (8192, MODELFILE, 131072, 1000, None, 1000, Status.EXACT),
+        (None, DEFAULT, 131072, None, 4096, 4096, Status.APPROXIMATE),
+        (None, DEFAULT, 2048, None, 4096, 2048, Status.APPROXIMATE),
+        (8192, MODELFILE, 131072, None, 4096, 8192, Status.APPROXIMATE),
+        (8192, MODELFILE, 131072, 1000, None, 1000, Status.APPROXIMATE),
         (None, DEFAULT, 0, None, None, 32768, Status.APPROXIMATE),
     ],
 )
@@ -118,3 +122,20 @@ def test_context(
     assert length == expected
     assert why
     assert [f.status for f in ledger] == [status]
+
+
+def test_a_context_that_is_not_positive_is_not_there() -> None:
+    ledger = Ledger()
+    assert map_context(Parameter("num_ctx", -5, MODELFILE), 2048, ledger)[0] == 2048
+    assert next(iter(ledger)).status is Status.DROPPED
+
+
+def test_a_server_longer_than_the_model_is_refused() -> None:
+    with pytest.raises(UsageError, match="2048"):
+        map_context(None, 2048, Ledger(), max_model_len=4096)
+
+
+def test_an_empty_window_switches_all_penalties_off() -> None:
+    sampling, ledger = sample(("repeat_last_n", 0), ("presence_penalty", 1.5))
+    assert sampling["presence_penalty"] == 0
+    assert next(f for f in ledger if f.item == "PARAMETER presence_penalty").status is Status.EXACT

@@ -21,6 +21,7 @@ SPECIAL = {
         (["<|im_start|>"], (1,), (), Status.EQUIVALENT),
         (["<tool>"], (), ("<tool>",), Status.EQUIVALENT),
         (["User:"], (), ("User:",), Status.EQUIVALENT),
+        (["x<|im_start|>user"], (), ("x<|im_start|>user",), Status.APPROXIMATE),
         (["User:", "User:"], (), ("User:",), Status.EQUIVALENT),
         ([""], (), (), Status.DROPPED),
     ],

@@ -27,7 +27,6 @@ from migrate.ollama.store import Store
         ("temperature", ".5", 0.5),
         ("temperature", "1e-3", 0.001),
         ("temperature", "0.123456789012", 0.12345679),
-        ("top_p", "inf", math.inf),
         ("use_mmap", "T", True),
         ("use_mmap", "false", False),
         ("stop", "anything # at all", "anything # at all"),

@@ -17,6 +17,13 @@ MEANINGS = {
 }
 
 
+def reachable(host: str) -> str:
+    """The address a client on the same machine uses for what a server listens on."""
+    if host in ("0.0.0.0", "::", "localhost"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
 def runbook(migration: Migration, findings: Sequence[Finding], generator: str) -> str:
     """The text of MIGRATION.md."""
     version = versions.find(migration.choices.vllm_version)
@@ -36,7 +43,7 @@ def runbook(migration: Migration, findings: Sequence[Finding], generator: str) -
         meanings=MEANINGS,
         vllm_version=version.version,
         image=version.image,
-        host=migration.choices.host,
+        host=reachable(migration.choices.host),
         port=migration.choices.port,
         served_name=migration.served_names[0],
         client=migration.choices.client,

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -55,20 +60,39 @@ def main(argv: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("MIGRATE_DEBUG", "") not in ("", "0")
     arguments = [a for a in arguments if a != "--debug"]
+    with _interruptible():
+        _main(arguments, debug)
+
+
+def _main(arguments: list[str], debug: bool) -> None:
     try:
         _run(arguments)
     except MigrateError as error:
         if debug:
             raise
         sys.exit(report_error(error, as_json="--json" in arguments))
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        sys.exit(report_error(Interrupted("interrupted; nothing half-written was left"), as_json=False))
     except Exception as error:
         if debug:
             raise
         sys.exit(report_error(Unexpected.of(error), as_json="--json" in arguments))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and TERM end a verb like any other error: what it was writing is removed, and it says so."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("interrupted; nothing half-written was left")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(arguments: list[str]) -> None:

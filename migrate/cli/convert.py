@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -52,6 +53,8 @@ def command(
     ):
         if value not in allowed:
             raise UsageError(f"{name} {value}: must be {' or '.join(a for a in allowed if a)}")
+    if not re.fullmatch(r"[0-9A-Za-z.:_-]+", bind):
+        raise UsageError(f"--bind {bind!r} is no address")
     if output is None and not dry_run:
         raise UsageError("no output directory given", hint="pass -o DIR, or --dry-run to only look")
     if output is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +51,8 @@ def choices(*, client: str, ollama_version: str | None, host_url: str | None, na
 
     if client not in ("native", "openai"):
         raise UsageError(f"--client {client}: must be native or openai")
+    if ollama_version is not None and not re.match(r"v?\d+(\.\d+)*", ollama_version):
+        raise UsageError(f"--ollama-version {ollama_version!r} is no version", hint="write it as 0.33.0")
     if host_url is not None:
         more.setdefault("loaded_context", _loaded_context(host_url, name))
     return Choices(client="openai" if client == "openai" else "native", ollama_version=ollama_version, **more)

@@ -72,7 +72,7 @@ def _host_and_port(authority: str, fallback: int) -> tuple[str, int]:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host, number if number <= 65535 else fallback
+        return ("" if ":" in host else host), number if number <= 65535 else fallback
     loopback = "127.0.0.1" if address.version == 4 else "::1"
     return loopback if address.is_unspecified else str(address), number if number <= 65535 else fallback
 

@@ -19,6 +19,23 @@ IMAGE = "application/vnd.ollama.image."
 MODEL, ADAPTER, PROJECTOR, DRAFT = (IMAGE + k for k in ("model", "adapter", "projector", "draft"))
 TEMPLATE, PROMPT, SYSTEM, PARAMS = (IMAGE + k for k in ("template", "prompt", "system", "params"))
 MESSAGES, LICENSE, TENSOR, JSON_FILE = (IMAGE + k for k in ("messages", "license", "tensor", "json"))
+KNOWN = frozenset(
+    (
+        MODEL,
+        ADAPTER,
+        PROJECTOR,
+        DRAFT,
+        TEMPLATE,
+        PROMPT,
+        SYSTEM,
+        PARAMS,
+        MESSAGES,
+        LICENSE,
+        TENSOR,
+        JSON_FILE,
+        IMAGE + "embed",
+    )
+)
 WEIGHTS = (MODEL, ADAPTER, PROJECTOR, DRAFT)
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")

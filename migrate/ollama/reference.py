@@ -70,6 +70,8 @@ def load_path(path: Path, *, models_dir: Path | None = None, host: str | None = 
             return load_modelfile(path / "Modelfile", models_dir=models_dir, host=host)
         _refuse_checkpoint(path)
         raise NotFound(f"{path} is a directory without a Modelfile", hint="Name the Modelfile or the GGUF in it.")
+    if not path.is_file():
+        raise BadInput(f"{path} is no regular file")
     if _is_gguf(path):
         return _from_gguf(path)
     _refuse_checkpoint(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrate.findings import Finding, Status
-from migrate.ollama.manifest import TENSOR
+from migrate.ollama.manifest import KNOWN, TENSOR
 from migrate.ollama.model import OllamaModel
 
 
@@ -21,6 +21,11 @@ def refusal(model: OllamaModel) -> Finding | None:
         action = "Serve the Hugging Face checkpoint it was made from: vLLM reads it directly."
         return _refused(
             model, "made with `ollama create --experimental` for MLX: one layer per tensor, no GGUF", action
+        )
+    if unknown := [layer for layer in model.layers if layer.media_type not in KNOWN]:
+        kind = unknown[0].media_type
+        return _refused(
+            model, f"it has a layer of a kind that is not known here: {kind}", "Report it: it may change answers."
         )
     if model.gguf is None and model.gguf_path is None and not model.model_info:
         return _refused(model, "it has no weights", "")

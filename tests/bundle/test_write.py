@@ -16,7 +16,7 @@ import yaml
 from migrate import resources
 from migrate.bundle import format as bundle_format
 from migrate.bundle import write
-from migrate.errors import BadInput, GGUFError, NotFound, OutputExists, Refused, UsageError
+from migrate.errors import BadInput, GGUFError, NotFound, OutputExists, Refused, StoreError, UsageError
 from migrate.mapping.migration import Choices, Migration, plan
 from migrate.ollama.store import Store
 
@@ -142,6 +142,40 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, existing: bool) -> None
     assert set(tree(copy)) == set(store_before)
     shutil.rmtree(copy)
     assert tree(tmp_path) == before
+
+
+def test_a_damaged_blob_is_found_by_its_digest(tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(STORE, copy)
+    model = Store(copy).load("q4-bot")
+    assert model.gguf_path is not None
+    with model.gguf_path.open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"\x01\x02\x03")
+    with pytest.raises(StoreError, match="damaged"):
+        write.write(plan(Store(copy).load("q4-bot")), tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_neighbours_of_the_output_are_left_alone(tmp_path: Path) -> None:
+    for name in (".out.old", ".out.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("x")
+    write.write(migration("q4-bot"), tmp_path / "out")
+    write.write(migration("q4-bot"), tmp_path / "out", force=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.old", ".out.partial", "out"]
+    assert (tmp_path / ".out.old/mine").exists()
+
+
+def test_an_unknown_layer_is_refused(tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(STORE, copy)
+    path = copy / "manifests/registry.ollama.ai/library/q4-bot/latest"
+    content = json.loads(path.read_text())
+    content["layers"].append(content["layers"][-1] | {"mediaType": "application/vnd.ollama.image.mystery"})
+    path.write_text(json.dumps(content))
+    with pytest.raises(Refused, match="mystery"):
+        write.write(plan(Store(copy).load("q4-bot")), tmp_path / "out")
 
 
 def test_a_refused_model_writes_nothing(tmp_path: Path, shared: Path) -> None:

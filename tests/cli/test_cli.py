@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,6 +88,11 @@ def test_names_are_found_whatever_their_case(run: Run) -> None:
         (["inspect", "nope", "--models-dir", STORE], 2, "nope"),
         (["inspect", "x", "--models-dir", "/does/not/exist"], 2, "/does/not/exist"),
         (["inspect", "support-bot", "--models-dir", STORE, "--client", "grpc"], 2, "native or openai"),
+        (["inspect", "support-bot", "--host", "garbage:::"], 2, "garbage:::"),
+        (["inspect", "support-bot", "--models-dir", STORE, "--ollama-version", "abc"], 2, "abc"),
+        (["template", "support-bot", "--models-dir", STORE, "-o", "no/such/file"], 2, "no/such/file"),
+        (["convert", "support-bot", "--models-dir", STORE, "-o", "out", "--bind", "a\nb"], 2, "--bind"),
+        (["convert", "support-bot", "--models-dir", STORE, "-o", "out", "--max-model-len", "9999"], 2, "2048"),
         (["convert", "support-bot", "--models-dir", STORE], 2, "-o DIR"),
         (["convert", "support-bot", "--models-dir", STORE, "-o", "out", "--dtype", "int3"], 2, "--dtype"),
         (["inspect", "../../etc/passwd", "--models-dir", STORE], 2, "passwd"),
@@ -155,6 +163,38 @@ def test_template_of_a_file(run: Run, tmp_path: Path) -> None:
     result = run("template", file)
     assert result.code == 3
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_verb_says_so(number: int) -> None:
+    """A server that accepts and never answers keeps the verb busy; the signal ends it with a word and exit code 4."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        command = [sys.executable, "-m", "migrate", "inspect", "x", "--host", url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            connection, _ = server.accept()
+            with connection:
+                process.send_signal(number)
+                _, words = process.communicate(timeout=30)
+    assert process.returncode == 4
+    assert "interrupted" in words
+    assert "Traceback" not in words
+
+
+def test_a_refused_dry_run_is_one_document(run: Run, shared: Path) -> None:
+    result = run("convert", "renderer-bot", "--models-dir", shared / "ollama/store", "--dry-run", "--json")
+    assert result.code == 3
+    assert json.loads(result.out)["movable"] is False
+
+
+def test_control_characters_of_a_model_are_shown_not_obeyed(run: Run, tmp_path: Path) -> None:
+    blob = next(p for p in (STORE / "blobs").iterdir() if p.stat().st_size == 2072480)
+    source = tmp_path / "a\x1b[31mb.gguf"
+    shutil.copyfile(blob, source)
+    result = run("inspect", source)
+    assert result.code == 0
+    assert "\x1b" not in result.out + result.err
+    assert "a\\x1b[31mb" in result.out
 
 
 def test_light_imports() -> None:

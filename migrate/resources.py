@@ -41,7 +41,7 @@ def _environment() -> jinja2.Environment:
 def _cell(text: object) -> str:
     """Text for a cell of a Markdown table."""
     shown = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", shown).replace("<", "&lt;")
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", shown).replace("<", "&lt;")
 
 
 def render(template: str, **values: object) -> str:

@@ -82,11 +82,10 @@ def _write_into(root: Path, migration: Migration, progress: Progress | None) -> 
     model_dir = root / "model"
     model_dir.mkdir()
     report = convert_weights(header, model_dir, dtype=migration.dtype, progress=progress)
-    findings = [*migration.ledger, *report.findings, *_write_adapter(root, migration)]
+    findings = list(dict.fromkeys([*migration.ledger, *report.findings, *_write_adapter(root, migration)]))
     _text(model_dir / "generation_config.json", _json(migration.generation.to_dict()))
     if migration.chat_template is not None:
         _text(model_dir / "chat_template.jinja", migration.chat_template)
-    findings = list(dict.fromkeys(findings))
     for name, text in launch_files(migration).items():
         _text(root / name, text, executable=name.endswith(".sh"))
     if migration.model.licenses:

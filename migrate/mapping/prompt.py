@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from migrate import chat_template
-from migrate.errors import Refused
+from migrate.errors import Refused, TemplateError
 from migrate.findings import Ledger, Status
 from migrate.ollama import capabilities
 from migrate.ollama.model import OllamaModel
@@ -53,10 +53,10 @@ def map_chat_template(
 
 
 def _translated(make: Callable[[], chat_template.Translation], ledger: Ledger) -> str | None:
-    """Runs a translation; a refusal becomes a finding."""
+    """Runs a translation; a refusal, or a template that does not parse, becomes a finding."""
     try:
         translation = make()
-    except Refused as error:
+    except (Refused, TemplateError) as error:
         ledger.add("TEMPLATE", Status.REFUSED, "", "", str(error), error.hint or "")
         return None
     ledger.extend(translation.findings)

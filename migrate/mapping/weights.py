@@ -32,10 +32,12 @@ def map_weights(model: OllamaModel, requested: str | None, ledger: Ledger) -> tu
     dtype = requested or default_dtype(header, float16=layout.architecture.float16)
     kinds = {share.type.name: share.tensors for share in header.type_shares()}
     listed = ", ".join(f"{name} x{count}" for name, count in kinds.items())
-    exact = kinds.keys() <= {"F32", {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}[dtype]}
+    exact = _is_exact(set(kinds), dtype)
     reason = (
         "the same numbers"
         if exact
+        else f"each weight is rounded once to {dtype}"
+        if kinds.keys() <= {"F32", "F16", "BF16"}
         else f"each weight is dequantized and rounded once to {dtype}; llama.cpp computes with the quantized blocks "
         "and 8-bit activations, so log-probabilities move in the second or third digit"
     )
@@ -46,6 +48,15 @@ def map_weights(model: OllamaModel, requested: str | None, ledger: Ledger) -> tu
         ledger.add("dtype", Status.REFUSED, "float16", "", f"vLLM refuses float16 for {layout.architecture.model_type}",
                    "pass --dtype bfloat16")  # fmt: skip
     return layout, dtype
+
+
+def _is_exact(kinds: set[str], dtype: str) -> bool:
+    """Whether the matrices keep their numbers. Beside F16 or BF16 matrices F32 holds norms and biases, which were of
+    that dtype in the original; the checkpoint's own finding on F32 says so."""
+    if dtype == "float32":
+        return kinds <= {"F32", "F16", "BF16"}
+    native = {"float16": "F16", "bfloat16": "BF16"}[dtype]
+    return native in kinds and kinds <= {native, "F32"}
 
 
 def map_tokenizer(model: OllamaModel, ledger: Ledger) -> Vocabulary | None:

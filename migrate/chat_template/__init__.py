@@ -8,5 +8,17 @@ from migrate.chat_template.convert import Translation, translate
 from migrate.chat_template.environment import environment, render
 from migrate.chat_template.native import native
 from migrate.chat_template.prove import BATTERY, Check, Proof, prove
+from migrate.chat_template.renderer import renderer
 
-__all__ = ["BATTERY", "Check", "Proof", "Translation", "environment", "native", "prove", "render", "translate"]
+__all__ = [
+    "BATTERY",
+    "Check",
+    "Proof",
+    "Translation",
+    "environment",
+    "native",
+    "prove",
+    "render",
+    "renderer",
+    "translate",
+]

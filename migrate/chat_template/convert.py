@@ -44,11 +44,13 @@ def translate(
     messages: Sequence[Mapping[str, Any]] = (),
     bos: bool = False,
     think: bool | None = None,
+    filter_think_tags: bool = False,
 ) -> Translation:
     """Ollama's Go TEMPLATE with the Modelfile's SYSTEM and MESSAGEs as a chat template for transformers and vLLM.
 
     `bos`: print `bos_token` first, as llama.cpp adds it when it tokenizes. `think`: what a request means that does not
-    say: None leaves it unset, True is what Ollama's server fills in for models that can think.
+    say: None leaves it unset, True is what Ollama's server fills in for models that can think. `filter_think_tags`: cut
+    reasoning out of earlier answers, as Ollama does for the family qwen3 and for deepseek-r1.
 
     Raises TemplateError where the template does not parse and Refused, with the line, where it cannot be right.
     """
@@ -57,7 +59,8 @@ def translate(
     try:
         tree = parse_template(template)
         body, findings = _translate_tree(tree)
-        return _assemble(template, body, findings, system, messages, bos, think)
+        before = [*prelude.modelfile(system, messages), *(prelude.without_thinking() if filter_think_tags else ())]
+        return _assemble(template, body, findings, before, bos, think)
     except RecursionError:
         raise Refused("the TEMPLATE is nested too deeply") from None
 
@@ -146,8 +149,7 @@ def _assemble(
     template: str,
     body: j.Body,
     notes: Mapping[str, str],
-    system: str | None,
-    messages: Sequence[Mapping[str, Any]],
+    before: Sequence[j.Stmt],
     bos: bool,
     think: bool | None,
 ) -> Translation:
@@ -160,7 +162,7 @@ def _assemble(
     if bos:
         body = _with_bos(body)
     setup = [
-        *prelude.modelfile(system, messages),
+        *before,
         *prelude.thinking(names, think),
         *([] if is_legacy else prelude.collate(attrs, turns=reads_turns, system="system" in names)),
     ]

@@ -48,6 +48,32 @@ def modelfile(system: str | None, messages: Sequence[Mapping[str, Any]]) -> list
     return [Source("\n".join(lines))] if lines else []
 
 
+def without_thinking() -> list[j.Stmt]:
+    """Cuts the reasoning that clients sent back as text out of earlier answers (Ollama's filterThinkTags)."""
+    lines = [
+        "{#- Ollama cuts the reasoning out of earlier answers. #}",
+        "{%- set history = namespace(messages=[], last_user=-1) %}",
+        "{%- for message in messages %}",
+        "    {%- set history.last_user = loop.index0 if message.role|lower == 'user' else history.last_user %}",
+        "{%- endfor %}",
+        "{%- for message in messages %}",
+        "    {%- set content = message.content or '' %}",
+        "    {%- if message.role|lower == 'assistant' and loop.index0 < history.last_user and content is string %}",
+        "        {%- set start = content.lstrip() %}",
+        "        {%- if start.startswith('<think>') %}",
+        "            {%- set content = start.partition('</think>')[2].lstrip() %}",
+        "        {%- elif '<think>'.startswith(start) %}",
+        "            {%- set content = '' %}",
+        "        {%- endif %}",
+        "        {%- set message = dict(message, content=content) %}",
+        "    {%- endif %}",
+        "    {%- set history.messages = history.messages + [message] %}",
+        "{%- endfor %}",
+        "{%- set messages = history.messages %}",
+    ]
+    return [Source("\n".join(lines))]
+
+
 def multiline(text: str) -> str:
     """A string literal; a long text is written line by line."""
     if len(text) <= 100 or "\n" not in text.strip("\n"):

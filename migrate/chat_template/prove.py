@@ -82,6 +82,9 @@ BATTERY: Mapping[str, Mapping[str, Any]] = {
     "thinking high": {"messages": [_USER], "think": "high"},
     "thought before": {"messages": [_USER, _THOUGHT, _SECOND], "think": True},
     "thought and begun": {"messages": [_USER, _THOUGHT]},
+    "thought in the text": {
+        "messages": [_USER, _ANSWER | {"content": " <think>\nEasy.\n</think>\n\nEverest"}, _SECOND],
+    },
     "thought and called": {"messages": [_USER, _CALLING | {"thinking": "Look up."}, _RESULT], "tools": [_TOOL]},
 }
 
@@ -140,18 +143,21 @@ def prove(
     *,
     system: str | None = None,
     messages: Sequence[Mapping[str, Any]] = (),
+    think: bool | None = None,
+    filter_think_tags: bool = False,
     conversations: Mapping[str, Mapping[str, Any]] = BATTERY,
     today: date | None = None,
 ) -> Proof:
     """Renders every conversation both ways.
 
-    `system` and `messages` are the Modelfile's, as given to `translate`. A conversation is a request to /api/chat:
+    `system`, `messages`, `think` and `filter_think_tags` as given to `translate`. A conversation is a request to /api/chat:
     messages, and optionally tools and think. Tools print as JSON (see `show`).
     """
     today = today or date.today()
     checks = []
     for name, request in conversations.items():
-        expected, failure = _as_ollama(template, request, system, messages, today)
+        asked = {"think": think, **request} if think is not None else request
+        expected, failure = _as_ollama(template, asked, system, messages, filter_think_tags, today)
         got, reason = render_or_reason(jinja, request, today)
         checks.append(Check(name, expected, got, failure or reason))
     return Proof(tuple(checks))
@@ -162,6 +168,7 @@ def _as_ollama(
     request: Mapping[str, Any],
     system: str | None,
     messages: Sequence[Mapping[str, Any]],
+    filter_think_tags: bool,
     today: date,
 ) -> tuple[str | None, str]:
     try:
@@ -173,6 +180,7 @@ def _as_ollama(
             tools=request.get("tools", ()),
             think=request.get("think"),
             json_tools=True,
+            filter_think_tags=filter_think_tags,
             today=today,
         )
     except MigrateError as error:

@@ -175,6 +175,12 @@ class GGUFHeader:
         return value if isinstance(value, str) else None
 
     @property
+    def tool_use_template(self) -> str | None:
+        """The variant of the Jinja template for requests with tools, if the file carries one."""
+        value = self.metadata.get("tokenizer.chat_template.tool_use")
+        return value if isinstance(value, str) else None
+
+    @property
     def kind(self) -> str:
         """`general.type`: "model", "adapter", "mmproj", ...; "model" when the file does not say."""
         return str(self.metadata.get("general.type", "model"))

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from migrate import chat_template
 from migrate.errors import Refused, TemplateError
 from migrate.findings import Ledger, Status
-from migrate.ollama import capabilities
+from migrate.gguf.header import GGUFHeader
+from migrate.ollama import capabilities, renderer_name
 from migrate.ollama.model import OllamaModel
+from migrate.ollama.names import ModelName
 from migrate.ollama.prompt_path import PromptPathDecision
 from migrate.vllm import tool_parsers
 from migrate.vllm.serve import Argument
@@ -19,37 +21,108 @@ def map_chat_template(
 ) -> str | None:
     """The Jinja chat template of the bundle; None, with the reason in the ledger, when there is none."""
     ledger.extend(path.notes)
-    own = model.gguf.chat_template if model.gguf else None
     if own_template:
-        if own is None:
-            ledger.add("TEMPLATE", Status.REFUSED, "", "", "--chat-template own: the GGUF carries no chat template")
-            return None
-        ledger.add("TEMPLATE", Status.APPROXIMATE, path.path, "the GGUF's own Jinja",
-                   "as asked with --chat-template own: not what Ollama renders")  # fmt: skip
-        return _translated(lambda: chat_template.native(own, system=model.system, messages=model.messages), ledger)
-    if path.path == "renderer":
-        ledger.add(
-            "RENDERER",
-            Status.REFUSED,
-            model.renderer or "",
-            "",
-            f"the prompt is made by Ollama's built-in renderer {model.renderer!r}, compiled into Ollama: there is no "
-            "template to translate",
-            "pass --chat-template own to use the Jinja inside the GGUF instead, and compare with `migrate parity`",
-        )
-        return None
+        return _own(model, path, ledger, bos=bos)
     if path.path == "gguf_jinja":
-        if own is None:
+        if capabilities.jinja_template(model) == "":
             ledger.add("TEMPLATE", Status.DROPPED, "none", "none", "neither the model nor the GGUF has a chat template",
                        "use /v1/completions, or pass a template to vllm serve with --chat-template")  # fmt: skip
             return None
         ledger.add("TEMPLATE", Status.EXACT, "the GGUF's own Jinja", "chat_template.jinja", path.reason)
-        return _translated(lambda: chat_template.native(own, system=model.system, messages=model.messages), ledger)
-    template = model.template or "{{ .Prompt }}"
-    ledger.add("TEMPLATE", Status.EQUIVALENT, "Go template", "chat_template.jinja", path.reason)
-    return _translated(
-        lambda: chat_template.translate(template, system=model.system, messages=model.messages, bos=bos), ledger
+        return _translated(lambda: _native(model, bos=bos), ledger)
+    jinja = _translated(lambda: as_ollama(model, path, bos=bos), ledger)
+    if jinja is None:
+        return None
+    if path.path == "renderer":
+        ledger.add("RENDERER", Status.EQUIVALENT, renderer_name.resolve(model), "chat_template.jinja",
+                   "Ollama's own code, written as a chat template and proved on recorded prompts")  # fmt: skip
+    else:
+        ledger.add("TEMPLATE", Status.EQUIVALENT, "Go template", "chat_template.jinja", path.reason)
+        if capabilities.uses_harmony(model):
+            ledger.add("TEMPLATE", Status.APPROXIMATE, "harmony", "vLLM's own harmony code",
+                       "vLLM writes the prompts of gpt-oss itself and reads no chat template: SYSTEM and MESSAGE "
+                       "have to come with the requests")  # fmt: skip
+    return jinja
+
+
+def as_ollama(model: OllamaModel, path: PromptPathDecision, *, bos: bool) -> chat_template.Translation:
+    """The chat template of what Ollama renders itself: a RENDERER or the Go TEMPLATE.
+
+    Raises Refused and TemplateError.
+    """
+    think = True if "thinking" in capabilities.capabilities(model, path.path) else None
+    cut = filters_think_tags(model)
+    if path.path == "renderer":
+        name = renderer_name.resolve(model)
+        return chat_template.renderer(
+            name, system=model.system, messages=model.messages, bos=bos, think=think, filter_think_tags=cut
+        )
+    template = model.template or capabilities.DEFAULT_TEMPLATE
+    return chat_template.translate(
+        template, system=model.system, messages=model.messages, bos=bos, think=think, filter_think_tags=cut
     )
+
+
+def filters_think_tags(model: OllamaModel) -> bool:
+    """Whether Ollama cuts `<think>` out of earlier answers: the family qwen3, and models called deepseek-r1."""
+    is_r1 = ModelName.valid(model.name) and ModelName.parse(model.name).model == "deepseek-r1"
+    return is_r1 or capabilities.family(model) == "qwen3"
+
+
+def _native(model: OllamaModel, *, bos: bool) -> chat_template.Translation:
+    header = model.gguf
+    return chat_template.native(
+        capabilities.jinja_template(model),
+        system=model.system,
+        messages=model.messages,
+        tool_use=header.tool_use_template if header else None,
+        bos_token=_token(header, "bos") if bos else None,
+        filter_think_tags=filters_think_tags(model),
+    )
+
+
+def _token(header: GGUFHeader | None, name: str) -> str:
+    """The text of the token `bos` or `eos`, "" where there is none."""
+    index = header.get(f"tokenizer.ggml.{name}_token_id") if header else None
+    tokens = header.get("tokenizer.ggml.tokens", ()) if header else ()
+    return str(tokens[index]) if isinstance(index, int) and 0 <= index < len(tokens) else ""
+
+
+def _own(model: OllamaModel, path: PromptPathDecision, ledger: Ledger, *, bos: bool) -> str | None:
+    if not capabilities.jinja_template(model):
+        ledger.add("TEMPLATE", Status.REFUSED, "", "", "--chat-template own: the GGUF carries no chat template")
+        return None
+    own = _translated(lambda: _native(model, bos=bos), ledger)
+    if own is None or path.path == "gguf_jinja":
+        return own
+    ledger.add("TEMPLATE", Status.APPROXIMATE, path.path, "the GGUF's own Jinja",
+               f"as asked with --chat-template own: {_differences(model, path, own, bos=bos)}",
+               "compare the answers with `migrate parity`")  # fmt: skip
+    return own
+
+
+def _differences(model: OllamaModel, path: PromptPathDecision, own: str, *, bos: bool) -> str:
+    from migrate.chat_template.compare import compare
+
+    tokens = {f"{name}_token": _token(model.gguf, name) for name in ("bos", "eos")}
+    try:
+        checks = compare(as_ollama(model, path, bos=bos).jinja, own, tokens=tokens)
+    except (Refused, TemplateError) as error:
+        return f"not what Ollama renders (not compared: {error})"
+    other = [check for check in checks if check.expected != check.got]
+    if not other:
+        return f"equal to Ollama's prompt in all {len(checks)} conversations compared"
+    return (
+        f"not what Ollama renders in {len(other)} of {len(checks)} conversations compared: "
+        f"{', '.join(check.name for check in other)}; the first: {_first(other[0])}"
+    )
+
+
+def _first(check: chat_template.Check) -> str:
+    if check.expected is None or check.got is None:
+        return "one of the two cannot be rendered"
+    at = check.first_difference or 0
+    return f"Ollama {check.expected[at : at + 40]!r}, own {check.got[at : at + 40]!r} at character {at}"
 
 
 def _translated(make: Callable[[], chat_template.Translation], ledger: Ledger) -> str | None:

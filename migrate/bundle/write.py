@@ -131,7 +131,17 @@ def launch_files(migration: Migration) -> dict[str, str]:
     if migration.request_defaults:
         files["migrate_defaults.py"] = resources.text("bundle/migrate_defaults.py")
         files["request_defaults.json"] = _json(dict(migration.request_defaults))
+    if migration.tool_tag is not None:
+        files["tool_parser.py"] = tool_parser(migration.tool_tag)
     return files
+
+
+def tool_parser(tag: str) -> str:
+    """The plugin for vLLM that finds tool calls behind `tag`."""
+    default = 'TAG = "{"'
+    source = resources.text("bundle/tool_parser.py")
+    assert source.count(default) == 1
+    return source.replace(default, f"TAG = {tag!r}")
 
 
 def _manifest(

@@ -1,9 +1,9 @@
 """The GGUF's own chat template, as Ollama's native path has llama-server render it.
 
-Facts (server/routes.go ChatHandler and handleNativeChat, llm/llama_server.go, llama.cpp's common/chat.cpp): SYSTEM, the
-MESSAGE lines and the request's messages go to llama-server in this order, neighbours of one role are not merged, and the
-reasoning of earlier answers is not sent. llama-server uses the variant `tool_use`, if there is one, for requests with
-tools, always says `enable_thinking`, and adds BOS where the tokenizer does, once.
+Facts (server/routes.go, llm/llama_server.go, llama.cpp's common/chat.cpp): SYSTEM, the MESSAGE lines and the request's
+messages go to llama-server in this order, neighbours of one role are not merged, and the reasoning of earlier answers is
+not sent. llama-server uses the variant `tool_use`, if there is one, for requests with tools, always says
+`enable_thinking`, and adds BOS where the tokenizer does, once.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def native(
 ) -> Translation:
     """`jinja` with what Ollama and llama-server do around it; `jinja` itself where that is nothing.
 
-    `tool_use` is the GGUF's variant for requests with tools. `bos_token` is the text of BOS where the tokenizer adds it:
-    printed first if the template does not mention it.
+    `tool_use` is the GGUF's variant for requests with tools. `bos_token` is the text of BOS where the tokenizer adds
+    it: printed first if the template does not mention it.
     """
     body = jinja
     if tool_use is not None and tool_use != jinja:

@@ -150,8 +150,8 @@ def prove(
 ) -> Proof:
     """Renders every conversation both ways.
 
-    `system`, `messages`, `think` and `filter_think_tags` as given to `translate`. A conversation is a request to /api/chat:
-    messages, and optionally tools and think. Tools print as JSON (see `show`).
+    `system`, `messages`, `think` and `filter_think_tags` as given to `translate`. A conversation is a request to
+    /api/chat: messages, and optionally tools and think. Tools print as JSON (see `show`).
     """
     today = today or date.today()
     checks = []

@@ -1,6 +1,6 @@
 """Ollama's built-in renderers as chat templates.
 
-A RENDERER is Go code inside Ollama (model/renderers, read at 0.33) and no template is stored with the model. Each family
+A RENDERER is Go code inside Ollama (model/renderers, read at 0.33): no template is stored with the model. Each family
 is written once in `templates/chat/`, as a chat template with two additions that are gone when it is emitted: what one
 member of the family does differently is chosen between `<%` and `%>`, and the macros of `macros.jinja` and `macros.py`
 are called without being defined.
@@ -18,6 +18,7 @@ from migrate import resources
 from migrate.chat_template import emit, macros, prelude
 from migrate.chat_template.convert import Translation
 from migrate.errors import Refused
+from migrate.findings import Finding, Status
 
 if TYPE_CHECKING:
     import jinja2
@@ -27,12 +28,18 @@ if TYPE_CHECKING:
 class Renderer:
     """`family`: the file it is written in; the file asks for `name` where members of the family differ.
 
-    `leading_bos`: the BOS text that the renderer prints itself (Ollama then drops the tokenizer's).
+    `leading_bos`: the BOS text that the renderer prints itself (Ollama then drops the tokenizer's). `note`: where no
+    template can do as Ollama does.
     """
 
     family: str
     leading_bos: str = ""
+    note: str = ""
 
+
+_NEMOTRON = (
+    "non-printable characters in lists and objects of a tool's schema or arguments are escaped as JSON does, not as Go"
+)
 
 RENDERERS: Mapping[str, Renderer] = {
     "cogito": Renderer("cogito", "<｜begin▁of▁sentence｜>"),
@@ -47,15 +54,19 @@ RENDERERS: Mapping[str, Renderer] = {
     "laguna": Renderer("laguna", "〈|EOS|〉"),
     "lfm2": Renderer("lfm2", "<|startoftext|>"),
     "lfm2-thinking": Renderer("lfm2", "<|startoftext|>"),
-    "nemotron-3-nano": Renderer("nemotron-3-nano"),
-    "nemotron-3.5-nano": Renderer("nemotron-3-nano"),
+    "nemotron-3-nano": Renderer("nemotron-3-nano", note=_NEMOTRON),
+    "nemotron-3.5-nano": Renderer("nemotron-3-nano", note=_NEMOTRON),
     "olmo3": Renderer("olmo3"),
     "olmo3-32b-think": Renderer("olmo3-think"),
     "olmo3-think": Renderer("olmo3-think"),
     "olmo3.1": Renderer("olmo3"),
     "ornith": Renderer("qwen3.5"),
     "poolside-v1": Renderer("poolside-v1", "〈|EOS|〉"),
-    "qwen3-coder": Renderer("qwen3-coder"),
+    "qwen3-coder": Renderer(
+        "qwen3-coder",
+        note="Ollama prints schema keys other than type and description in an order that changes from request to "
+        "request; here they are sorted",
+    ),
     "qwen3-vl-instruct": Renderer("qwen3-vl"),
     "qwen3-vl-thinking": Renderer("qwen3-vl"),
     "qwen3.5": Renderer("qwen3.5"),
@@ -101,7 +112,8 @@ def renderer(
     ]
     header = f"{{#- The prompt of Ollama's built-in renderer {name}. #}}"
     parts = [header, *_library(free), *([emit.render(setup).rstrip("\n")] if setup else []), body]
-    return Translation("\n".join(parts) + "\n")
+    note = Finding("RENDERER", Status.APPROXIMATE, source=name, target="chat_template.jinja", reason=known.note)
+    return Translation("\n".join(parts) + "\n", (note,) if known.note else ())
 
 
 @cache

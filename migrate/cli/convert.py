@@ -6,7 +6,7 @@ import re
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -31,6 +31,13 @@ def command(
     chat_template: Annotated[
         str, typer.Option("--chat-template", metavar="ollama|own", help="What Ollama renders, or the GGUF's own Jinja.")
     ] = "ollama",
+    tool_call_parser: Annotated[
+        str | None,
+        typer.Option("--tool-call-parser", metavar="NAME", help="vLLM's; ollama: search as Ollama does; none."),
+    ] = None,
+    reasoning_parser: Annotated[
+        str | None, typer.Option("--reasoning-parser", metavar="NAME", help="vLLM's, or none (default: what fits).")
+    ] = None,
     served_name: Annotated[
         str | None, typer.Option("--served-name", metavar="NAME", help="Name clients use (default: the model's).")
     ] = None,
@@ -53,6 +60,8 @@ def command(
     ):
         if value not in allowed:
             raise UsageError(f"{name} {value}: must be {' or '.join(a for a in allowed if a)}")
+    _check_parser("tool", tool_call_parser, "--tool-call-parser", ("none", "ollama"))
+    _check_parser("reasoning", reasoning_parser, "--reasoning-parser", ("none",))
     if not re.fullmatch(r"[0-9A-Za-z.:_-]+", bind):
         raise UsageError(f"--bind {bind!r} is no address")
     if output is None and not dry_run:
@@ -70,6 +79,8 @@ def command(
             max_model_len=max_model_len,
             dtype=dtype,
             own_chat_template=chat_template == "own",
+            tool_call_parser=tool_call_parser,
+            reasoning_parser=reasoning_parser,
             served_name=served_name,
             port=port,
             host=bind,
@@ -89,6 +100,21 @@ def command(
         return
     _summary(written, migration, seconds)
     hint(f"{output}/serve.sh, then: migrate parity {output} --source URL --target http://127.0.0.1:{port}")
+
+
+def _check_parser(kind: Literal["tool", "reasoning"], name: str | None, option: str, ours: tuple[str, ...]) -> None:
+    """A name that the installed vLLM does not know is a mistake; without vLLM here it is taken as it is."""
+    from migrate.errors import UsageError
+    from migrate.vllm.installed import parser_names
+
+    if name is None or name in ours:
+        return
+    if not re.fullmatch(r"[0-9A-Za-z._-]+", name):
+        raise UsageError(f"{option} {name!r} is no name of a parser")
+    known = parser_names(kind)
+    if known is not None and name not in known:
+        names = f"known: {', '.join(sorted(known))}"
+        raise UsageError(f"{option} {name}: the installed vLLM has no such parser", hint=names)
 
 
 def _summary(written: Any, migration: Any, seconds: float) -> None:

@@ -13,7 +13,7 @@ from migrate.gguf import eog
 from migrate.gguf.header import GGUFHeader
 from migrate.mapping.adapters import Adapter, map_adapter, model_names
 from migrate.mapping.parameters import Client, Sampling, map_context, map_sampling
-from migrate.mapping.prompt import map_chat_template, map_tools
+from migrate.mapping.prompt import ParserChoice, map_chat_template, map_parsers
 from migrate.mapping.stops import Stops, map_stops
 from migrate.mapping.weights import map_tokenizer, map_weights
 from migrate.ollama import options
@@ -44,6 +44,8 @@ class Choices:
     ollama_version: str | None = None
     go_template_env: str | None = None
     own_chat_template: bool = False
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Migration:
     request_defaults: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     adapter: Adapter | None = None
+    tool_tag: str | None = None
 
     @property
     def refused(self) -> list[Finding]:
@@ -110,9 +113,10 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     generation = _generation(sampling, [*end_ids, *stops.token_ids], header)
     defaults = _request_defaults(sampling, stops)
     names = served_names(choices.served_name or model.name)
+    parsers = map_parsers(model, path, ledger, ParserChoice(choices.tool_call_parser, choices.reasoning_parser))
     arguments = [
         *_arguments(choices, dtype, names, adapter, max_model_len, context_origin, jinja is not None, defaults),
-        *map_tools(model, path, ledger),
+        *parsers.arguments,
     ]
     _rest(model, ledger)
     ledger.extend(options.ignored(model))
@@ -136,6 +140,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
         request_defaults=defaults,
         environment=_environment(stops),
         adapter=adapter,
+        tool_tag=parsers.tool_tag,
     )
 
 
@@ -164,10 +169,6 @@ def _rest(model: OllamaModel, ledger: Ledger) -> None:
     if model.messages:
         ledger.add("MESSAGE", Status.EXACT, f"{len(model.messages)} messages", "chat_template.jinja",
                    "put before the request's messages, as in Ollama")  # fmt: skip
-    if model.parser:
-        ledger.add("PARSER", Status.DROPPED, model.parser, "",
-                   "reads tool calls and thinking out of the answer in Ollama; no vLLM parser is chosen yet",
-                   "see --tool-call-parser and --reasoning-parser of vllm serve")  # fmt: skip
     if model.licenses:
         ledger.add("LICENSE", Status.EXACT, f"{len(model.licenses)} text(s)", "LICENSE", "copied")
     if model.requires:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from dataclasses import dataclass
 
 from migrate import chat_template
 from migrate.errors import Refused, TemplateError
@@ -12,7 +13,9 @@ from migrate.ollama import capabilities, renderer_name
 from migrate.ollama.model import OllamaModel
 from migrate.ollama.names import ModelName
 from migrate.ollama.prompt_path import PromptPathDecision
-from migrate.vllm import tool_parsers
+from migrate.ollama.template import parse_template, thinking_tags
+from migrate.ollama.tool_tag import NO_TAG, tool_tag
+from migrate.vllm import reasoning_parsers, tool_parsers
 from migrate.vllm.serve import Argument
 
 
@@ -136,20 +139,114 @@ def _translated(make: Callable[[], chat_template.Translation], ledger: Ledger) -
     return translation.jinja
 
 
-def map_tools(model: OllamaModel, path: PromptPathDecision, ledger: Ledger) -> list[Argument]:
-    """The tool-call parser, for models that take tools. Without one vLLM answers requests with tools with 400."""
-    if "tools" not in capabilities.capabilities(model, path.path):
-        return []
-    text = model.template if path.path in ("go_template", "parser") else capabilities.jinja_template(model)
+@dataclass(frozen=True, slots=True)
+class Parsers:
+    """What vLLM reads out of answers: arguments for `vllm serve`, and the tag of the bundle's own tool parser, if any."""
+
+    arguments: tuple[Argument, ...] = ()
+    tool_tag: str | None = None
+
+
+def map_parsers(model: OllamaModel, path: PromptPathDecision, ledger: Ledger, choice: ParserChoice) -> Parsers:
+    """The tool-call and the reasoning parser. `choice`: names that the user gave, "none" for none at all."""
+    can = capabilities.capabilities(model, path.path)
+    tools = _map_tools(model, path, ledger, choice.tools) if "tools" in can else Parsers()
+    thinking = _map_thinking(model, path, ledger, choice.reasoning) if "thinking" in can else ()
+    return Parsers((*tools.arguments, *thinking), tools.tool_tag)
+
+
+@dataclass(frozen=True, slots=True)
+class ParserChoice:
+    """`--tool-call-parser` and `--reasoning-parser`; None lets us choose."""
+
+    tools: str | None = None
+    reasoning: str | None = None
+
+
+def _map_tools(model: OllamaModel, path: PromptPathDecision, ledger: Ledger, given: str | None) -> Parsers:
+    """Without a parser vLLM answers requests with tools with 400."""
+    if given == "none":
+        ledger.add("tools", Status.DROPPED, "", "", "as asked with --tool-call-parser none")
+        return Parsers()
+    if given not in (None, tool_parsers.PLUGIN):
+        ledger.add("tools", Status.APPROXIMATE, "", f"tool-call-parser {given}", "as asked with --tool-call-parser")
+        return _tool_arguments(str(given), "--tool-call-parser")
+    name = tool_parsers.BY_OLLAMA_PARSER.get(model.parser or "") if given is None else None
+    if name:
+        reason = tool_parsers.DIFFERENCES.get(name, "reads the same syntax")
+        ledger.add("PARSER", Status.APPROXIMATE, f"{model.parser}: tool calls", f"tool-call-parser {name}", reason)
+        return _tool_arguments(name, f"PARSER {model.parser}")
     found = "tool calls found by name and JSON"
-    if parser := tool_parsers.choose(text or ""):
+    rendered = path.path in ("go_template", "parser")
+    text = (model.template if rendered else capabilities.jinja_template(model)) or ""
+    parser = tool_parsers.choose(text, _vocabulary(model.gguf)) if given is None else None
+    if parser:
         reason = f"the template writes calls as {parser.syntax}; vLLM's parser is stricter than Ollama's search"
         ledger.add("tools", Status.APPROXIMATE, found, f"tool-call-parser {parser.name}", reason)
-        return [
-            Argument("enable-auto-tool-choice", True, "the template takes tools"),
-            Argument("tool-call-parser", parser.name, f"the template's own syntax: {parser.syntax}"),
-        ]
+        return _tool_arguments(parser.name, f"the template's own syntax: {parser.syntax}")
+    if rendered:
+        tag = _tool_tag(text)
+        reason = f"behind {tag!r}, as Ollama searches: none of vLLM's parsers is known to read this template's calls"
+        ledger.add("tools", Status.EQUIVALENT, found, "tool_parser.py", reason)
+        plugin = Argument("tool-parser-plugin", "./tool_parser.py", "Ollama's search for tool calls")
+        arguments = _tool_arguments(tool_parsers.PLUGIN, f"tool_parser.py looks behind {tag}").arguments
+        return Parsers((plugin, *arguments), tag)
     reason = "no parser of vLLM's is known to read this template's tool calls: requests with tools get a 400"
-    action = "choose one with --tool-call-parser and --enable-auto-tool-choice, or send tool_choice none"
+    action = "choose one with --tool-call-parser, or send tool_choice none"
     ledger.add("tools", Status.DROPPED, found, "", reason, action)
-    return []
+    return Parsers()
+
+
+def _tool_arguments(name: str, origin: str) -> Parsers:
+    return Parsers(
+        (
+            Argument("enable-auto-tool-choice", True, "the template takes tools"),
+            Argument("tool-call-parser", name, origin),
+        )
+    )
+
+
+def _tool_tag(template: str) -> str:
+    try:
+        return tool_tag(template)
+    except TemplateError:  # said elsewhere
+        return NO_TAG
+
+
+def _map_thinking(
+    model: OllamaModel, path: PromptPathDecision, ledger: Ledger, given: str | None
+) -> tuple[Argument, ...]:
+    """`think` defaults to true in Ollama where a model can think; vLLM's parsers ask the same switch."""
+    on = Argument(
+        "default-chat-template-kwargs", '{"enable_thinking": true}', "Ollama's default of `think` for such a model"
+    )
+    ledger.add("think", Status.EQUIVALENT, "true unless a request says otherwise", "enable_thinking true",
+               "clients say chat_template_kwargs.enable_thinking or reasoning_effort instead of think")  # fmt: skip
+    name, reason, source = _reasoning_parser(model, path, given)
+    if name is None:
+        ledger.add("thinking", Status.DROPPED, source, "", reason)
+        return (on,)
+    ledger.add("thinking", Status.APPROXIMATE, source, f"reasoning-parser {name}", reason)
+    return (on, Argument("reasoning-parser", name, source))
+
+
+def _reasoning_parser(model: OllamaModel, path: PromptPathDecision, given: str | None) -> tuple[str | None, str, str]:
+    """Name, reason, source."""
+    if given is not None:
+        return (None if given == "none" else given), "as asked with --reasoning-parser", "--reasoning-parser"
+    if model.parser:
+        source = f"PARSER {model.parser}"
+        name = reasoning_parsers.BY_OLLAMA_PARSER.get(model.parser)
+        return name, "reads the same tags" if name else "no parser of vLLM's is known for it", source
+    if path.path == "parser":
+        return "openai_gptoss", "harmony channels, which vLLM reads itself", "gpt-oss"
+    tags = ("<think>", "</think>")
+    if path.path == "go_template":
+        tags = thinking_tags(parse_template(model.template or ""))
+    choice = reasoning_parsers.for_tags(*tags, _vocabulary(model.gguf))
+    return choice.name, choice.reason, " ".join(tags)
+
+
+def _vocabulary(header: GGUFHeader | None) -> Container[str]:
+    tokens: Container[str] = header.get("tokenizer.ggml.tokens", ()) if header else ()
+    return tokens

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,9 +179,9 @@ def test_an_unknown_layer_is_refused(tmp_path: Path) -> None:
         write.write(plan(Store(copy).load("q4-bot")), tmp_path / "out")
 
 
-def test_a_refused_model_writes_nothing(tmp_path: Path, shared: Path) -> None:
-    planned = plan(Store(shared / "ollama/store").load("renderer-bot"))
-    with pytest.raises(Refused, match="qwen3-coder"):
+def test_a_refused_model_writes_nothing(tmp_path: Path) -> None:
+    planned = plan(replace(Store(STORE).load("q4-bot"), renderer="nobody"))
+    with pytest.raises(Refused, match="'nobody' is not known"):
         write.write(planned, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

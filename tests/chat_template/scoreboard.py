@@ -18,7 +18,7 @@ from typing import Any
 
 import jinja2
 
-from migrate.chat_template import render, translate
+from migrate.chat_template import render, renderer, translate
 from migrate.chat_template.conversation import arguments
 from migrate.errors import MigrateError
 from tests.conftest import SHARED
@@ -94,6 +94,27 @@ def score(corpus: Path) -> Score:
     return result
 
 
+def score_renderers(corpus: Path) -> Score:
+    """Renders every conversation with the chat template of every built-in renderer."""
+    conversations = {row["id"]: row for row in read(corpus / "conversations.jsonl")}
+    result = Score()
+    written: dict[tuple[str, str], str | MigrateError] = {}
+    for row in read(corpus / "renderers.jsonl"):
+        conversation = conversations[row["conversation"]]
+        model = {"system": conversation.get("system"), "messages": conversation.get("model_messages", [])}
+        key = (row["renderer"], json.dumps(model))
+        if key not in written:
+            start = time.perf_counter()
+            try:
+                written[key] = renderer(row["renderer"], **model).jinja
+            except MigrateError as error:
+                written[key] = error
+            result.seconds += time.perf_counter() - start
+        got, reason = attempt(written[key], conversation)
+        result.rows.append(Row(row["renderer"], row["conversation"], row.get("rendered"), got, reason))
+    return result
+
+
 def attempt(jinja: str | MigrateError, conversation: dict[str, Any]) -> tuple[str | None, str]:
     if isinstance(jinja, MigrateError):
         return None, str(jinja)
@@ -109,16 +130,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-v", "--verbose", action="store_true", help="show every wrong prompt")
     options = parser.parse_args()
-    result = score(SHARED / "corpus")
+    for title, result in (
+        ("Go templates", score(SHARED / "corpus")),
+        ("built-in renderers", score_renderers(SHARED / "corpus")),
+    ):
+        print_score(title, result, verbose=options.verbose)
+
+
+def print_score(title: str, result: Score, *, verbose: bool) -> None:
     counts = result.counts()
     renderable = len(result.rows) - sum(row.expected is None for row in result.rows)
+    print(f"{title}:")
     for verdict in ("exact", "refused", "wrong", "error"):
         print(f"{verdict:8} {counts[verdict]:6,}   {counts[verdict] / renderable:7.2%}")
     print(f"of {renderable:,} renderable prompts; translated in {result.seconds:.1f} s")
     for reason, count in Counter(row.reason for row in result.of("refused")).most_common():
         example = next(row for row in result.rows if row.reason == reason)
         print(f"  refused {count:5}  {example.template}: {reason[:150]}")
-    for row in result.of("wrong")[: None if options.verbose else 20]:
+    for row in result.of("wrong")[: None if verbose else 20]:
         print(f"  wrong  {row.template} x {row.conversation}: {row.difference()}")
 
 

@@ -17,7 +17,7 @@ KNOWN_FUNCTION_STRUCT = 8
 """Prompts with tools: Ollama 0.14 and later print `{{ .Function }}` as a Go struct, the chat template as JSON."""
 
 
-def _rendered(folder: Path) -> list[tuple[str, dict[str, Any], str]]:
+def rendered(folder: Path) -> list[tuple[str, dict[str, Any], str]]:
     """(model, request, rendered prompt) of every recorded `_debug_render_only`."""
     found = []
     for row in read(folder / "recordings.jsonl"):
@@ -40,7 +40,7 @@ def _shown(folder: Path) -> dict[str, dict[str, Any]]:
 def test_templates_of_the_store_render_what_ollama_rendered(shared: Path, folder: str) -> None:
     models = _shown(shared / folder)
     compared, structs = 0, 0
-    for name, request, expected in _rendered(shared / folder):
+    for name, request, expected in rendered(shared / folder):
         if name in RENDERERS:
             continue
         model = models[name]

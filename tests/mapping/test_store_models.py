@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from migrate.chat_template import BATTERY
 from migrate.mapping.inspection import inspection
 from migrate.mapping.migration import Choices, plan
 from migrate.ollama.api import OllamaAPI
@@ -34,7 +36,7 @@ def inspected(shared: Path, name: str, **choices: Any) -> dict[str, Any]:
         ),  # `ollama create` attached a template: the recordings show it at work
         ("q4-bot", "Q4_0", "go_template", True),
         ("adapter-bot", "F16", "go_template", True),
-        ("renderer-bot", "Q8_0", "renderer", False),
+        ("renderer-bot", "Q8_0", "renderer", True),
     ],
 )
 def test_what_each_model_is(shared: Path, name: str, quantization: str, path: str, movable: bool) -> None:
@@ -51,10 +53,16 @@ def finding(result: dict[str, Any], item: str, text: str = "") -> dict[str, Any]
     return found
 
 
-def test_refusals_are_precise(shared: Path) -> None:
-    renderer = finding(inspected(shared, "renderer-bot"), "RENDERER", "qwen3-coder")
-    assert renderer["status"] == "refused"
-    assert "--chat-template own" in renderer["action"]
+def test_a_renderer_is_written_as_a_chat_template(shared: Path) -> None:
+    found = finding(inspected(shared, "renderer-bot"), "RENDERER", "qwen3-coder")
+    assert (found["status"], found["target"]) == ("approximate", "chat_template.jinja")  # order of extra schema keys
+
+
+def test_an_unknown_renderer_is_refused_by_name(shared: Path) -> None:
+    model = replace(Store(shared / "ollama/store").load("renderer-bot"), renderer="qwen9")
+    (refused,) = plan(model).refused
+    assert "'qwen9' is not known" in refused.reason
+    assert "--chat-template own" in refused.action
 
 
 def test_an_adapter_is_served_under_the_models_name(shared: Path) -> None:
@@ -66,11 +74,13 @@ def test_an_adapter_is_served_under_the_models_name(shared: Path) -> None:
     assert finding(inspected(shared, "adapter-bot"), "ADAPTER")["status"] == "equivalent"
 
 
-def test_a_refused_renderer_moves_with_its_own_template(shared: Path) -> None:
+def test_the_own_template_tells_where_it_differs(shared: Path) -> None:
     result = inspected(shared, "renderer-bot", own_chat_template=True)
     assert result["movable"]
-    statuses = {f["status"] for f in result["findings"] if f["item"] == "TEMPLATE"}
-    assert "approximate" in statuses
+    (reason,) = (f["reason"] for f in result["findings"] if f["item"] == "TEMPLATE" and f["status"] == "approximate")
+    assert f"of {len(BATTERY)} conversations compared: " in reason
+    assert "tools" in reason
+    assert "the first: Ollama " in reason
 
 
 def test_a_child_says_what_it_inherited(shared: Path) -> None:

@@ -15,8 +15,12 @@ _MACROS: dict[str, tuple[tuple[str, ...], str]] = {
 {#- A number as Go prints a float64 in JSON. #}
 {%- macro json_number(value) %}
     {%- set size = value|abs %}
-    {%- if size < 1e21 and value == value|int %}
+    {%- if size < 1e16 and value == value|int %}
         {{- '%.0f'|format(value) }}
+    {%- elif size < 1e21 and value == value|int %}
+        {%- set shortest = (size|float|string).split('e+') %}
+        {%- set digits = shortest[0]|replace('.', '') %}
+        {{- ('-' if value < 0 else '') + digits + '0' * (shortest[1]|int + 1 - digits|length) }}
     {%- elif 1e-6 <= size < 1e-4 %}
         {%- set digits = (size|string).split('e-0') %}
         {{- ('-0.' if value < 0 else '0.') + '0' * (digits[1]|int - 1) + digits[0]|replace('.', '') }}

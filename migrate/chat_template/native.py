@@ -1,8 +1,8 @@
 """The GGUF's own chat template, as Ollama's native path has llama-server render it.
 
 Facts (server/routes.go, llm/llama_server.go, llama.cpp's common/chat.cpp): SYSTEM, the MESSAGE lines and the request's
-messages go to llama-server in this order, neighbours of one role are not merged, and the reasoning of earlier answers is
-not sent. llama-server uses the variant `tool_use`, if there is one, for requests with tools, always says
+messages go to llama-server in this order, neighbours of one role are not merged, and the reasoning of earlier answers
+is not sent. llama-server uses the variant `tool_use`, if there is one, for requests with tools, always says
 `enable_thinking`, and adds BOS where the tokenizer does, once.
 """
 

@@ -54,9 +54,11 @@ class OllamaEngine:
     def name(self) -> str:
         return f"Ollama {self.version} at {self.url}, model {self.model}"
 
-    def render(self, conversation: Conversation) -> str:
+    def render(self, conversation: Conversation, *, think: bool | str | None = None) -> str:
         """The prompt before BOS handling (ollama.md section 7.3). The server loads the model for it."""
         body = self._chat(conversation) | {"_debug_render_only": True}
+        if think is not None:
+            body["think"] = think
         info = self._object("POST", "/api/chat", body).get("_debug_info")
         if not isinstance(info, dict) or "rendered_template" not in info:
             raise ServerError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from typing import TypedDict
 
 from migrate import chat_template
 from migrate.errors import Refused, TemplateError
@@ -53,17 +54,24 @@ def as_ollama(model: OllamaModel, path: PromptPathDecision, *, bos: bool) -> cha
 
     Raises Refused and TemplateError.
     """
-    think = True if "thinking" in capabilities.capabilities(model, path.path) else None
-    cut = filters_think_tags(model)
+    settings = template_settings(model, path)
     if path.path == "renderer":
         name = renderer_name.resolve(model)
-        return chat_template.renderer(
-            name, system=model.system, messages=model.messages, bos=bos, think=think, filter_think_tags=cut
-        )
+        return chat_template.renderer(name, system=model.system, messages=model.messages, bos=bos, **settings)
     template = model.template or capabilities.DEFAULT_TEMPLATE
-    return chat_template.translate(
-        template, system=model.system, messages=model.messages, bos=bos, think=think, filter_think_tags=cut
-    )
+    return chat_template.translate(template, system=model.system, messages=model.messages, bos=bos, **settings)
+
+
+class TemplateSettings(TypedDict):
+    """What Ollama's server does around a template, as `translate`, `renderer` and `prove` take it."""
+
+    think: bool | None
+    filter_think_tags: bool
+
+
+def template_settings(model: OllamaModel, path: PromptPathDecision) -> TemplateSettings:
+    thinks = "thinking" in capabilities.capabilities(model, path.path)
+    return {"think": True if thinks else None, "filter_think_tags": filters_think_tags(model)}
 
 
 def filters_think_tags(model: OllamaModel) -> bool:
@@ -141,7 +149,7 @@ def _translated(make: Callable[[], chat_template.Translation], ledger: Ledger) -
 
 @dataclass(frozen=True, slots=True)
 class Parsers:
-    """What vLLM reads out of answers: arguments for `vllm serve`, and the tag of the bundle's own tool parser, if any."""
+    """What vLLM reads out of answers: its arguments, and the tag of the bundle's own tool parser, if there is one."""
 
     arguments: tuple[Argument, ...] = ()
     tool_tag: str | None = None
@@ -188,7 +196,7 @@ def _map_tools(model: OllamaModel, path: PromptPathDecision, ledger: Ledger, giv
         tag = _tool_tag(text)
         reason = f"behind {tag!r}, as Ollama searches: none of vLLM's parsers is known to read this template's calls"
         ledger.add("tools", Status.EQUIVALENT, found, "tool_parser.py", reason)
-        plugin = Argument("tool-parser-plugin", "./tool_parser.py", "Ollama's search for tool calls")
+        plugin = Argument("tool-parser-plugin", "tool_parser.py", "Ollama's search for tool calls")
         arguments = _tool_arguments(tool_parsers.PLUGIN, f"tool_parser.py looks behind {tag}").arguments
         return Parsers((plugin, *arguments), tag)
     reason = "no parser of vLLM's is known to read this template's tool calls: requests with tools get a 400"

@@ -1,6 +1,6 @@
 """The mark at which Ollama begins to look for tool calls in an answer, inferred from the Go template.
 
-Source: Ollama 0.33, tools/template.go (parseTag). It is the first text inside the first `if` on `.ToolCalls`, up to `{`.
+Source: Ollama 0.33, tools/template.go (parseTag): the first text inside the first `if` on `.ToolCalls`, up to `{`.
 """
 
 from __future__ import annotations

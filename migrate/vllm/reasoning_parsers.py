@@ -1,7 +1,7 @@
 """Which of vLLM's reasoning parsers separates thinking from answer as Ollama did (vllm/reasoning/ of 0.32).
 
-vLLM's parsers take everything before `</think>` for reasoning, also where a model never began to think; Ollama wants the
-opening tag first, or at the end of the prompt. Those chosen here give all to the content when thinking is off.
+vLLM's parsers take everything before `</think>` for reasoning, also where a model never began to think; Ollama wants
+the opening tag first, or at the end of the prompt. Those chosen here give all to the content when thinking is off.
 """
 
 from __future__ import annotations

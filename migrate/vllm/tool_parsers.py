@@ -1,8 +1,8 @@
 """Which of vLLM's tool-call parsers reads what a model was taught to write.
 
 Without `--enable-auto-tool-choice --tool-call-parser NAME` vLLM answers a request with tools with 400. Each parser
-expects one syntax (vllm/tool_parsers/ of 0.32): told by Ollama's PARSER, or by the marks the chat template writes around
-past calls. Where none fits, the bundle brings a parser of its own that searches as Ollama does (`PLUGIN`).
+expects one syntax (vllm/tool_parsers/ of 0.32): told by Ollama's PARSER, or by the marks the chat template writes
+around past calls. Where none fits, the bundle brings a parser of its own that searches as Ollama does (`PLUGIN`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PLUGIN = "ollama"
 
 @dataclass(frozen=True, slots=True)
 class ToolParser:
-    """`marks`: regular expressions that are all found in the template. `needs`: tokens that the vocabulary must have."""
+    """`marks`: regular expressions all found in the template. `needs`: tokens that the vocabulary must have."""
 
     name: str
     marks: tuple[str, ...]

@@ -188,17 +188,15 @@ def register():
 
         def adjust_request(self, request):
             request = super().adjust_request(request)
-            special = getattr(self.model_tokenizer, "all_special_tokens", ())
-            if request.tools and any(token in TAG for token in special):
+            added = getattr(self.model_tokenizer, "added_tokens_decoder", {}).values()
+            if request.tools and any(token.special and token.content in TAG for token in added):
                 request.skip_special_tokens = False  # else the tag is gone before it gets here
             return request
 
         def extract_tool_calls(self, model_output, request):
             search = CallSearch(TAG, tool_names(request))
             if not search.names:
-                return protocol.ExtractedToolCallInformation(
-                    tools_called=False, tool_calls=[], content=model_output
-                )
+                return protocol.ExtractedToolCallInformation(tools_called=False, tool_calls=[], content=model_output)
             content, calls = search.add(model_output)
             content += search.finish()
             found = [

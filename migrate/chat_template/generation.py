@@ -1,12 +1,14 @@
 """Which part of a translated template is the generation prompt, and how to leave it out.
 
 Ollama always prints it; transformers asks for it with `add_generation_prompt`. It is recognised where people put it:
-constant text behind the loop over the messages, or constant text printed at the end of that loop for the last message.
-A template that prints it together with the user's text keeps it.
+constant text behind the loop over the messages, or constant text printed at the end of that loop for the last message;
+in a template without Messages, the text in front of the answer. One printed together with the user's text, and without
+a name to know it by, stays.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from migrate.chat_template.jinja_ast import (
@@ -99,13 +101,38 @@ def _is_not_last(test: Expr, loop: int) -> bool:
 
 
 def guard_turn(body: Body, response: Name) -> tuple[Body, bool]:
-    """The turn of a template without Messages: its last text, in front of the answer, where one is begun or wanted.
+    """The turn of a template without Messages: the text that opens the answer, where one is begun or wanted.
 
+    That is the last text in front of the answer; where it follows the user's text, its part from the assistant's name.
     The macro's parameter `generation_prompt` says whether it is wanted.
     """
     end = body[-1] if body else None
     if not isinstance(end, Output) or not isinstance(end.expr, Concat):
         return body, False
-    if len(end.expr.parts) != 2 or end.expr.parts[1] != response or not isinstance(end.expr.parts[0], Lit):
+    *before, text, answer = end.expr.parts
+    if answer != response or not isinstance(text, Lit):
         return body, False
-    return (*body[:-1], If(Or((response, Name("generation_prompt"))), (end,))), True
+    at = opening(str(text.value)) if before else 0
+    if at is None:
+        return body, False
+    head, prompt = str(text.value)[:at], str(text.value)[at:]
+    printed = (*before, Lit(head)) if head else tuple(before)
+    first = (Output(printed[0] if len(printed) == 1 else Concat(printed)),) if printed else ()
+    wanted = If(Or((response, Name("generation_prompt"))), (Output(Concat((Lit(prompt), response))),))
+    return (*body[:-1], *first, wanted), True
+
+
+_ASSISTANT = re.compile(r"assistant|response|answer|output|\bmodel\b|\bai\b|\bbot\b", re.IGNORECASE)
+
+
+def opening(text: str) -> int | None:
+    """Where, behind the end of a user's turn, the assistant's begins: at its name, or the tag or line of its name."""
+    names = list(_ASSISTANT.finditer(text))
+    if not names:
+        return None
+    name = names[-1]
+    line = text.rfind("\n", 0, name.start()) + 1
+    tag, tag_end = text.rfind("<", line, name.start()), text.rfind(">", line, name.start())
+    if tag >= 0 and (tag > tag_end or tag_end == name.start() - 1):
+        return tag
+    return max(line, tag_end + 1)

@@ -8,7 +8,7 @@ from migrate.chat_template.convert import Translation, translate
 from migrate.chat_template.environment import environment, render
 from migrate.chat_template.native import native
 from migrate.chat_template.prove import BATTERY, Check, Proof, prove
-from migrate.chat_template.renderer import renderer
+from migrate.chat_template.renderers import renderer
 
 __all__ = [
     "BATTERY",

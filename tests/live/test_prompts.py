@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from migrate.chat_template import BATTERY, renderer
-from migrate.chat_template.renderer import names
+from migrate.chat_template.renderers import names
 from migrate.engines import vllm
 from migrate.engines.base import Conversation
 from migrate.mapping.migration import plan

@@ -12,7 +12,7 @@ import pytest
 
 from migrate.chat_template import BATTERY, Translation, render, renderer
 from migrate.chat_template.conversation import arguments
-from migrate.chat_template.renderer import RENDERERS, names
+from migrate.chat_template.renderers import RENDERERS, names
 from migrate.errors import Refused
 from migrate.mapping.migration import Migration, plan
 from migrate.ollama.store import Store

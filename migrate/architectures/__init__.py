@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from migrate.architectures.base import Architecture
+from migrate.architectures.base import Architecture, ModelLayout
+from migrate.architectures.variants import normalise
 from migrate.errors import Refused
 from migrate.gguf.header import GGUFHeader
 
 _MODULES: dict[str, tuple[str, ...]] = {
-    # general.architecture: model_types it may be, named as their modules
-    "llama": ("llama", "mistral"),
+    # general.architecture: modules of the model_types it may be; the first whose `matches` says yes is taken
+    "llama": ("mistral", "llama"),
 }
+
+
+def read(header: GGUFHeader) -> ModelLayout:
+    """Everything a GGUF says about its model, with what Ollama's own files do differently mended first.
+
+    Raises:
+        GGUFError: metadata is missing or malformed; a tensor is unknown, missing or of the wrong shape.
+        Refused: not a whole text model, of an architecture nobody has described yet, or beyond its class's words.
+    """
+    header, findings = normalise(header)
+    return for_header(header).read(header, findings)
 
 
 def for_header(header: GGUFHeader) -> Architecture:
@@ -21,23 +33,33 @@ def for_header(header: GGUFHeader) -> Architecture:
         Refused: not a whole text model, or of an architecture nobody has described yet.
     """
     _check_whole_model(header)
-    names = _MODULES.get(header.architecture)
-    if names is None:
-        known = ", ".join(sorted(_MODULES))
-        raise Refused(
-            f"{header.path.name}: architecture {header.architecture!r} is not supported (supported: {known})",
-            hint="docs/adding-an-architecture.md shows how to add one: one file and one line.",
-        )
-    name = "mistral" if "mistral" in names and header.field("attention.sliding_window") else names[0]
-    return for_model_type(name)
+    for name in _MODULES.get(header.architecture, ()):
+        architecture = _load(name)
+        if architecture.matches(header):
+            return architecture
+    known = ", ".join(sorted(_MODULES))
+    raise Refused(
+        f"{header.path.name}: architecture {header.architecture!r} is not supported (supported: {known})",
+        hint="docs/adding-an-architecture.md shows how to add one: one file and one line.",
+    )
 
 
 def for_model_type(model_type: str) -> Architecture:
     """The architecture of a checkpoint, by `model_type` of its config.json. Raises Refused when unknown."""
-    if not any(model_type in names for names in _MODULES.values()):
-        known = ", ".join(sorted({name for names in _MODULES.values() for name in names}))
-        raise Refused(f"model_type {model_type!r} is not supported (supported: {known})")
-    architecture = import_module(f"{__name__}.{model_type}").ARCHITECTURE
+    names = model_types()
+    for name in names:
+        if name == model_type.removesuffix("_text") or name == model_type:
+            return _load(name)
+    raise Refused(f"model_type {model_type!r} is not supported (supported: {', '.join(names)})")
+
+
+def model_types() -> list[str]:
+    """The names of all modules: every `model_type` that can be made."""
+    return sorted({name for names in _MODULES.values() for name in names})
+
+
+def _load(name: str) -> Architecture:
+    architecture = import_module(f"{__name__}.{name}").ARCHITECTURE
     assert isinstance(architecture, Architecture)
     return architecture
 

@@ -8,11 +8,13 @@ that is not in the table, is missing, or has another shape than the config impli
 from __future__ import annotations
 
 import math
+import re
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from migrate.architectures.tensors import Dimensions, MappedTensor, Tensor, copied, resolve
 from migrate.errors import GGUFError, Refused
 from migrate.findings import Finding, Ledger, Status
 from migrate.gguf.header import GGUFHeader, TensorInfo
@@ -21,71 +23,23 @@ from migrate.gguf.types import GGMLType
 Config = dict[str, Any]
 """What computes in a `config.json`: everything but token ids, dtype and bookkeeping."""
 
-Dimensions = Mapping[str, int]
-"""Sizes by name ("hidden", "vocab", ...) in which a tensor table writes its shapes."""
-
-
-class RowTransform(Protocol):
-    """A layout change that only moves rows: the same on numbers and on quantized blocks, which run along a row."""
-
-    def row_order(self, rows: int, dimensions: Dimensions) -> list[int]:
-        """For every row of the checkpoint, the row of the GGUF it is."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
-class Unpermute:
-    """Undo the row order llama.cpp gives q and k of the llama family.
+class Layer:
+    """What is special about one layer: its kinds (rows of the tensor table with that `kind` apply) and own sizes."""
 
-    llama.cpp rotates neighbouring pairs (2i, 2i + 1) of a head, transformers rotates (i, i + head_dim / 2); so the
-    converter of llama.cpp interleaves the two halves of each head's rows. `heads` names the dimension counting heads.
-    """
-
-    heads: str
-
-    def row_order(self, rows: int, dimensions: Dimensions) -> list[int]:
-        head_dim = rows // dimensions[self.heads]
-        within_head = [*range(0, head_dim, 2), *range(1, head_dim, 2)]
-        return [first + row for first in range(0, rows, head_dim) for row in within_head]
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One line of a tensor table.
-
-    `source` and `target` are names in GGUF and checkpoint; "{i}" stands for the layer. `shape` names dimensions in
-    torch order. Tensors of one `group` are optional, and are there all together, in every layer, or not at all.
-    """
-
-    source: str
-    target: str
-    shape: tuple[str, ...]
-    transform: RowTransform | None = None
-    group: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MappedTensor:
-    """A tensor of the checkpoint and where it comes from. `shape` is torch's.
-
-    `row_order`, where rows move, says for every index of the first dimension which one of the source it is.
-    """
-
-    target: str
-    source: TensorInfo
-    shape: tuple[int, ...]
-    row_order: Sequence[int] | None = None
-
-    @property
-    def row_weights(self) -> int:
-        """Weights that stay together: an index of the first dimension where rows move, else a contiguous run."""
-        return self.source.shape[0] if self.row_order is None else math.prod(self.shape[1:])
+    kinds: frozenset[str] = frozenset()
+    sizes: Dimensions = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLayout:
-    """A GGUF read by its architecture: everything known before a weight is touched."""
+    """A GGUF read by its architecture: everything known before a weight is touched.
 
+    `header` is the file's, with the peculiarities of Ollama's own files mended (see `variants`).
+    """
+
+    header: GGUFHeader
     architecture: Architecture
     config: Config
     dimensions: Dimensions
@@ -95,7 +49,7 @@ class ModelLayout:
     @property
     def parameter_count(self) -> int:
         """Weights of the checkpoint (helper tensors such as `rope_freqs` are none)."""
-        return sum(tensor.source.parameters for tensor in self.tensors)
+        return sum(tensor.parameters for tensor in self.tensors)
 
     def kv_bytes_per_token(self, cache_bytes: int = 2) -> int:
         return self.architecture.kv_bytes_per_token(self.config, cache_bytes)
@@ -135,6 +89,35 @@ class Source:
             raise GGUFError(f"{self._name(key)} is {value}")
         return shortest_float(value)
 
+    def boolean(self, key: str, default: bool) -> bool:
+        """A truth value; files of all ages write it as bool or as 0 and 1."""
+        value = self.get(key, default)
+        if not isinstance(value, bool | int):
+            raise GGUFError(f"{self._name(key)} is {value!r}, not a truth value")
+        return bool(value)
+
+    def per_layer(self, key: str, layers: int, default: int | None = None) -> list[int]:
+        """A whole number per layer; a single one counts for all."""
+        value = self.get(key, default)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            if len(value) < layers:
+                raise GGUFError(f"{self._name(key)} has {len(value)} values for {layers} layers")
+            return [int(self._checked(key, item, int)) for item in value[:layers]]
+        return [int(self._checked(key, value, int))] * layers
+
+    def layers(self) -> int:
+        """Layers of the model proper: prediction layers at the end (MTP) are not counted."""
+        return self.integer("block_count") - self.integer("nextn_predict_layers", 0)
+
+    def shape(self, tensor: str) -> tuple[int, ...] | None:
+        """torch's shape of a tensor; None when the file has none."""
+        info = self.header.tensors.get(tensor)
+        return None if info is None else info.torch_shape
+
+    def refuse(self, what: str, hint: str = "Use the original checkpoint if it can be had.") -> Refused:
+        """The error to raise for a sound file that the class in transformers has no words for."""
+        return Refused(f"{self.header.path.name}: {what}", hint=hint)
+
     def floats(self, tensor: str) -> tuple[float, ...] | None:
         """The values of a small float32 helper tensor; None when the file has none."""
         info = self.header.tensors.get(tensor)
@@ -166,10 +149,12 @@ def attention_kv_bytes(config: Mapping[str, Any], cache_bytes: int = 2) -> int:
 class Architecture:
     """One `model_type` of transformers and how to make it out of a GGUF.
 
-    `config` builds what computes; `dimensions` turns it into the sizes `tensors` uses. `fused` maps the layers vLLM
-    fuses to their parts, which must share one quantization scheme. `float16` is False where vLLM refuses float16.
-    `consumed` are tensors the config builder reads; they do not appear in a checkpoint. `ignored_keys` are metadata
-    keys without influence on the computation.
+    `config` builds what computes; `dimensions` turns it into the sizes `tensors` uses, `layer` says what is special
+    about one layer. `fused` maps the layers vLLM fuses to their parts, which must share one quantization scheme.
+    `float16` is False where vLLM refuses float16. `consumed` are tensors the config builder reads; they do not appear
+    in a checkpoint. `left_out` are (expression for tensor names, reason): known, and told, but not carried over.
+    `ignored_keys` are metadata keys without influence on the computation. `pooling`: an embedding model, which vLLM
+    serves with `--runner pooling`. `matches` tells apart model_types that share a `general.architecture`.
     """
 
     model_type: str
@@ -178,21 +163,26 @@ class Architecture:
     tensors: tuple[Tensor, ...]
     config: Callable[[Source], Config]
     dimensions: Callable[[Config], dict[str, int]]
+    layer: Callable[[Config, int], Layer] = lambda config, index: Layer()
     kv_bytes_per_token: Callable[[Mapping[str, Any], int], int] = attention_kv_bytes
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     float16: bool = True
     lora_targets: tuple[str, ...] = ()
     consumed: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
     ignored_keys: tuple[str, ...] = ("vocab_size",)
+    pooling: bool = False
+    matches: Callable[[GGUFHeader], bool] = lambda header: True
 
-    def read(self, header: GGUFHeader) -> ModelLayout:
-        """Config and tensor map of a GGUF of this architecture.
+    def read(self, header: GGUFHeader, findings: Sequence[Finding] = ()) -> ModelLayout:
+        """Config and tensor map of a GGUF of this architecture. `findings`: what was mended in the header before.
 
         Raises:
             GGUFError: metadata is missing or malformed; a tensor is unknown, missing or of the wrong shape.
             Refused: the file is sound, but this architecture has no words for what it says.
         """
         source = Source(header, self._present_groups(header))
+        source.ledger.extend(findings)
         config = self.config(source)
         for key in self.ignored_keys:
             source.get(key)
@@ -200,51 +190,76 @@ class Architecture:
             reason = f"not known for {self.model_type}; llama.cpp ignores what it does not know, and so does this"
             source.ledger.add(key, Status.DROPPED, header.get(key), "", reason)
         dimensions = self.dimensions(config)
-        tensors = self._map(header, config["num_hidden_layers"], dimensions, source.groups)
-        return ModelLayout(self, config, dimensions, tensors, tuple(source.ledger))
+        mapped = list(self._map(source, config, dimensions))
+        self._check_all_known(source, mapped)
+        return ModelLayout(header, self, config, dimensions, mapped, tuple(source.ledger))
 
     def _present_groups(self, header: GGUFHeader) -> frozenset[str]:
-        return frozenset(t.group for t in self.tensors if t.group and t.source.format(i=0) in header.tensors)
+        names = {_LAYER_NUMBER.sub("blk.{i}.", name) for name in header.tensors}
+        return frozenset(t.group for t in self.tensors if t.group and t.sources[0][0] in names)
 
-    def _map(
-        self, header: GGUFHeader, layers: int, dimensions: Dimensions, groups: frozenset[str]
-    ) -> list[MappedTensor]:
-        wanted = [t for t in self.tensors if not t.group or t.group in groups]
+    def _map(self, source: Source, config: Config, dimensions: Dimensions) -> Iterator[MappedTensor]:
+        header, layers = source.header, config["num_hidden_layers"]
         if layers > len(header.tensors):
             raise GGUFError(f"{header.path.name}: {layers} layers announced, {len(header.tensors)} tensors present")
-        mapped: list[MappedTensor] = []
-        for rule, layer in _expand(wanted, layers):
-            mapped.append(_map_one(header, rule, layer, dimensions))
-        known = {tensor.source.name for tensor in mapped} | set(self.consumed)
-        if unknown := [name for name in header.tensors if name not in known]:
+        rules = [t for t in self.tensors if not t.group or t.group in source.groups]
+        per_layer = [index for index, rule in enumerate(rules) if rule.per_layer]
+        first, last = (per_layer[0], per_layer[-1] + 1) if per_layer else (len(rules), len(rules))
+        for rule in rules[:first]:
+            yield from _apply(header, rule, 0, dimensions)
+        for index in range(layers):
+            layer = self.layer(config, index)
+            sizes = {**dimensions, **layer.sizes}
+            for rule in rules[first:last]:
+                if not rule.kind or rule.kind in layer.kinds:
+                    yield from _apply(header, rule, index, sizes)
+        for rule in rules[last:]:
+            yield from _apply(header, rule, 0, dimensions)
+
+    def _check_all_known(self, source: Source, mapped: Sequence[MappedTensor]) -> None:
+        header = source.header
+        known = {info.name for tensor in mapped for info in tensor.sources} | set(self.consumed)
+        unknown = [name for name in header.tensors if name not in known]
+        for expression, reason in self.left_out:
+            matching = [name for name in unknown if re.fullmatch(expression, name)]
+            if matching:
+                what = f"{len(matching)} tensors ({matching[0]}, ...)" if len(matching) > 1 else matching[0]
+                source.ledger.add("tensors left out", Status.DROPPED, what, "", reason)
+                unknown = [name for name in unknown if name not in matching]
+        if unknown:
             raise GGUFError(
                 f"{header.path.name}: {_named(unknown)} not known for architecture {header.architecture!r}",
                 hint="A checkpoint without it would be another model. Report the file's origin.",
             )
-        return mapped
 
 
-def _expand(rules: Iterable[Tensor], layers: int) -> Iterable[tuple[Tensor, int]]:
-    """Tables are written per role; checkpoints are written per layer: embeddings, layer 0, layer 1, ..., the rest."""
-    rules = list(rules)
-    per_layer = [index for index, rule in enumerate(rules) if "{i}" in rule.source]
-    first, last = (per_layer[0], per_layer[-1] + 1) if per_layer else (len(rules), len(rules))
-    yield from ((rule, 0) for rule in rules[:first])
-    yield from ((rule, layer) for layer in range(layers) for rule in rules[first:last])
-    yield from ((rule, 0) for rule in rules[last:])
+_LAYER_NUMBER = re.compile(r"^blk\.\d+\.")
 
 
-def _map_one(header: GGUFHeader, rule: Tensor, layer: int, dimensions: Dimensions) -> MappedTensor:
-    name = rule.source.format(i=layer)
-    info = header.tensors.get(name)
-    if info is None:
-        others = f", though others of its kind ({rule.group}) are there" if rule.group else ""
-        raise GGUFError(f"{header.path.name}: tensor {name!r} is missing{others}")
-    shape = tuple(dimensions[size] for size in rule.shape)
-    if info.torch_shape != shape:
-        raise GGUFError(f"{header.path.name}: tensor {name!r} has shape {info.torch_shape}, the metadata imply {shape}")
-    order = rule.transform.row_order(shape[0], dimensions) if rule.transform else None
-    return MappedTensor(rule.target.format(i=layer), info, shape, order)
+def _apply(header: GGUFHeader, rule: Tensor, layer: int, sizes: Dimensions) -> Iterator[MappedTensor]:
+    """The checkpoint tensors one line of the table makes of the tensors of one layer, after checking their shapes."""
+    infos = []
+    for name, words in rule.sources:
+        name = name.replace("{i}", str(layer))
+        info = header.tensors.get(name)
+        if info is None:
+            others = f", though others of its kind ({rule.group}) are there" if rule.group else ""
+            raise GGUFError(f"{header.path.name}: tensor {name!r} is missing{others}")
+        shape = resolve(words, sizes)
+        if info.torch_shape != shape:
+            raise GGUFError(
+                f"{header.path.name}: tensor {name!r} has shape {info.torch_shape}, the metadata imply {shape}"
+            )
+        infos.append(info)
+    target = rule.target.replace("{i}", str(layer))
+    if rule.transform is None:
+        yield copied(target, infos[0])
+        return
+    result = rule.transform(target, tuple(infos), sizes)
+    if isinstance(result, MappedTensor):
+        yield result
+    else:
+        yield from result
 
 
 def _named(names: Sequence[str]) -> str:

@@ -7,8 +7,9 @@ there).
 
 from __future__ import annotations
 
-from migrate.architectures.base import Architecture, Config, Source, Tensor, Unpermute
+from migrate.architectures.base import Architecture, Config, Source
 from migrate.architectures.rope import ROPE_FREQS, rope_parameters
+from migrate.architectures.tensors import Tensor, Unpermute
 from migrate.errors import Refused
 
 LAYER = "model.layers.{i}"

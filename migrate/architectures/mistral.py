@@ -30,4 +30,5 @@ ARCHITECTURE = replace(
     class_name="MistralForCausalLM",
     tensors=tuple(tensor for tensor in llama.TENSORS if "bias" not in tensor.source),
     config=config,
+    matches=lambda header: bool(header.field("attention.sliding_window")),
 )

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from migrate.architectures.base import MappedTensor
+from migrate.architectures.tensors import MappedTensor
 from migrate.mapping.migration import Migration
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -50,24 +50,30 @@ def estimate(migration: Migration, out: Path | None) -> Estimate:
 
 def _seconds(migration: Migration) -> float | None:
     """Time for all weights at the rate of a few of them, converted to a temporary directory by the same code."""
+    from migrate.checkpoint.convert import assign
     from migrate.checkpoint.weights import output_tensors, write_weights
     from migrate.checkpoint.writer import CheckpointWriter
     from migrate.gguf.types import DType
 
-    layout, header = migration.layout, migration.model.gguf
+    layout = migration.layout
     assert layout is not None
-    assert header is not None
-    matrices = sorted((t for t in layout.tensors if len(t.shape) > 1), key=lambda t: -t.source.nbytes)
-    sample: list[MappedTensor] = []
-    for tensor in matrices:
-        if sum(t.source.nbytes for t in sample) + tensor.source.nbytes <= SAMPLE_BYTES:
-            sample.append(tensor)
+    everything = assign(layout, DType(migration.dtype))
+    sample, taken = [], 0
+    for tensor, encoding in sorted(everything, key=lambda pair: -_stored(pair[0])):
+        size = _stored(tensor)
+        if len(tensor.shape) > 1 and taken + size <= SAMPLE_BYTES:
+            sample.append((tensor, encoding))
+            taken += size
     if not sample:
         return None
-    dtype = DType(migration.dtype)
-    outputs = output_tensors(sample, dtype)
+    outputs = output_tensors(sample)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch, CheckpointWriter(Path(scratch), outputs) as writer:
-        write_weights(header, sample, dtype, writer)
+        write_weights(layout.header, sample, writer)
     rate = sum(t.nbytes for t in outputs) / (time.perf_counter() - started)
-    return sum(t.nbytes for t in output_tensors(layout.tensors, dtype)) / rate
+    return sum(t.nbytes for t in output_tensors(everything)) / rate
+
+
+def _stored(tensor: MappedTensor) -> int:
+    """Bytes of the GGUF that are read for a tensor."""
+    return sum(info.nbytes * tensor.parameters // info.parameters for info in tensor.sources)

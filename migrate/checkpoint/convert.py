@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrate.architectures import for_header
+from migrate import architectures
 from migrate.architectures.base import ModelLayout
 from migrate.checkpoint.config import model_config
+from migrate.checkpoint.dense import Dense
 from migrate.checkpoint.tokenizer import write_tokenizer
-from migrate.checkpoint.weights import Progress, output_tensors, write_weights
+from migrate.checkpoint.weights import Assignment, Progress, output_tensors, write_weights
 from migrate.checkpoint.writer import CheckpointWriter, check_disk_space, plan_shards
 from migrate.errors import OutputExists, Refused, UsageError
 from migrate.findings import Finding, Status
@@ -53,9 +54,9 @@ class CheckpointReport:
 
 def plan_weights(header: GGUFHeader, dtype: str | None = None) -> WeightsPlan:
     """What `convert_weights` would write, from the header alone. Raises what it would raise before writing."""
-    layout = for_header(header).read(header)
-    chosen, findings = choose_dtype(layout, header, dtype)
-    shards = plan_shards(output_tensors(layout.tensors, chosen))
+    layout = architectures.read(header)
+    chosen, findings = choose_dtype(layout, dtype)
+    shards = plan_shards(output_tensors(assign(layout, chosen)))
     return WeightsPlan(
         layout.architecture.model_type,
         chosen,
@@ -87,15 +88,16 @@ def convert_weights(
         MigrateError: the disk is too small.
     """
     _check_directory(out_dir)
-    layout = for_header(header).read(header)
-    chosen, dtype_findings = choose_dtype(layout, header, dtype)
-    outputs = output_tensors(layout.tensors, chosen)
+    layout = architectures.read(header)
+    chosen, dtype_findings = choose_dtype(layout, dtype)
+    assignments = assign(layout, chosen)
+    outputs = output_tensors(assignments)
     check_disk_space(out_dir, sum(tensor.nbytes for tensor in outputs) + _OTHER_FILES_BYTES)
-    tokenizer_files, tokenizer_findings = write_tokenizer(header, out_dir)
-    config = model_config(layout, read_vocabulary(header), chosen)
+    tokenizer_files, tokenizer_findings = write_tokenizer(layout.header, out_dir)
+    config = model_config(layout, read_vocabulary(layout.header), chosen)
     (out_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     with CheckpointWriter(out_dir, outputs, durable=durable) as writer:
-        write_weights(header, layout.tensors, chosen, writer, threads=threads, progress=progress)
+        write_weights(layout.header, assignments, writer, threads=threads, progress=progress)
     files = [CONFIG_FILE, *tokenizer_files, *writer.files]
     return CheckpointReport(
         layout.architecture.model_type,
@@ -107,7 +109,12 @@ def convert_weights(
     )
 
 
-def choose_dtype(layout: ModelLayout, header: GGUFHeader, requested: str | None) -> tuple[DType, list[Finding]]:
+def assign(layout: ModelLayout, dtype: DType) -> list[Assignment]:
+    """How each tensor is stored."""
+    return [(tensor, Dense(dtype)) for tensor in layout.tensors]
+
+
+def choose_dtype(layout: ModelLayout, requested: str | None) -> tuple[DType, list[Finding]]:
     """The dtype to write, and a finding for every type of the source.
 
     Float16 matrices stay float16; everything else becomes bfloat16, which quantized models' families were trained in.
@@ -116,7 +123,7 @@ def choose_dtype(layout: ModelLayout, header: GGUFHeader, requested: str | None)
         UsageError: `requested` is no dtype.
         Refused: float16 was asked for, and vLLM refuses it for this family.
     """
-    matrices = {tensor.source.type for tensor in layout.tensors if len(tensor.shape) > 1}
+    matrices = {kind for tensor in layout.tensors if len(tensor.shape) > 1 for kind in tensor.types}
     only_float16 = GGMLType.F16 in matrices and matrices <= {GGMLType.F16, GGMLType.F32}
     chosen = DType.FLOAT16 if only_float16 and layout.architecture.float16 else DType.BFLOAT16
     if requested is not None:
@@ -131,7 +138,7 @@ def choose_dtype(layout: ModelLayout, header: GGUFHeader, requested: str | None)
             chosen.value,
             _fidelity_reason(share.type, chosen),
         )
-        for share in header.type_shares()
+        for share in layout.header.type_shares()
     ]
 
 

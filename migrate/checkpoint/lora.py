@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from migrate.architectures import for_header
-from migrate.architectures.base import MappedTensor, ModelLayout
+from migrate import architectures
+from migrate.architectures.base import ModelLayout
+from migrate.architectures.tensors import MappedTensor, Piece, copied
+from migrate.checkpoint.dense import Dense
 from migrate.checkpoint.weights import output_tensors, write_weights
 from migrate.checkpoint.writer import CheckpointWriter
 from migrate.errors import GGUFError, Refused
@@ -56,9 +58,11 @@ class _Pair:
 
     def mapped(self) -> list[MappedTensor]:
         prefix = f"base_model.model.{self.module}"
+        out, rank = self.b.torch_shape
+        rows = tuple(Piece((self.b,), piece.rows) for piece in self.base.pieces)
         return [
-            MappedTensor(f"{prefix}.lora_A.weight", self.a, self.a.torch_shape),
-            MappedTensor(f"{prefix}.lora_B.weight", self.b, self.b.torch_shape, self.base.row_order),
+            copied(f"{prefix}.lora_A.weight", self.a),
+            MappedTensor(f"{prefix}.lora_B.weight", (out, rank), rank, rows),
         ]
 
 
@@ -72,14 +76,15 @@ def convert_adapter(
         Refused: the file is no LoRA, is for another architecture, or changes what vLLM cannot adapt.
     """
     _check_kind(adapter, base)
-    layout = for_header(base).read(base)
+    layout = architectures.read(base)
     pairs = _pairs(adapter, layout)
     rank = _rank(adapter, pairs)
     alpha = _alpha(adapter, rank)
     mapped = [tensor for pair in pairs for tensor in pair.mapped()]
     dtype = _dtype(mapped)
-    with CheckpointWriter(out_dir, output_tensors(mapped, dtype), single_file=WEIGHTS_FILE) as writer:
-        write_weights(adapter, mapped, dtype, writer, threads=threads)
+    assignments = [(tensor, Dense(dtype)) for tensor in mapped]
+    with CheckpointWriter(out_dir, output_tensors(assignments), single_file=WEIGHTS_FILE) as writer:
+        write_weights(adapter, assignments, writer, threads=threads)
     used = {pair.module.rpartition(".")[2] for pair in pairs}
     targets = [name for name in layout.architecture.lora_targets if name in used]
     config = adapter_config(rank, alpha, targets, base_name)
@@ -122,7 +127,7 @@ def _check_kind(adapter: GGUFHeader, base: GGUFHeader) -> None:
 
 
 def _pairs(adapter: GGUFHeader, layout: ModelLayout) -> list[_Pair]:
-    by_source = {tensor.source.name: tensor for tensor in layout.tensors}
+    by_source = {tensor.sources[0].name: tensor for tensor in layout.tensors if len(tensor.sources) == 1}
     names = [name.removesuffix(_A) for name in adapter.tensors if name.endswith(_A)]
     known = {name + suffix for name in names for suffix in (_A, _B)}
     if odd := [name for name in adapter.tensors if name not in known]:
@@ -163,5 +168,5 @@ def _alpha(adapter: GGUFHeader, rank: int) -> float:
 
 def _dtype(tensors: Sequence[MappedTensor]) -> DType:
     """The stored dtype when it is one half-precision type, else float32."""
-    kinds = {tensor.source.type for tensor in tensors}
+    kinds = {kind for tensor in tensors for kind in tensor.types}
     return _DTYPES.get(kinds.pop(), DType.FLOAT32) if len(kinds) == 1 else DType.FLOAT32

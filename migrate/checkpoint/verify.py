@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from migrate.architectures.base import MappedTensor, ModelLayout
+from migrate.architectures.base import ModelLayout
+from migrate.architectures.tensors import MappedTensor, Operation
 from migrate.errors import BadInput
-from migrate.gguf.header import GGUFHeader
+from migrate.gguf.header import GGUFHeader, TensorInfo
 from migrate.gguf.types import DType
 
 Array = npt.NDArray[Any]
@@ -23,21 +25,37 @@ def verify_weights(header: GGUFHeader, layout: ModelLayout, model_dir: Path) -> 
     """
     import gguf
 
-    source = {t.name: t for t in gguf.GGUFReader(header.path).tensors}
+    entries = {t.name: t for t in gguf.GGUFReader(header.path).tensors}
+
+    def floats(info: TensorInfo) -> Array:
+        entry = entries[info.name]
+        return np.asarray(gguf.dequantize(entry.data, entry.tensor_type), dtype=np.float32)
+
     written = _Checkpoint(model_dir)
     for tensor in layout.tensors:
-        entry = source[tensor.source.name]
-        floats = np.asarray(gguf.dequantize(entry.data, entry.tensor_type), dtype=np.float32)
         expected_dtype, found = written.bits(tensor.target)
-        expected = _round(_ordered(floats, tensor), expected_dtype)
+        expected = _round(_assembled(tensor, floats), expected_dtype)
         if expected.shape != found.shape or not np.array_equal(expected, found):
-            raise BadInput(f"{model_dir}: {tensor.target} is not {tensor.source.name} of {header.path.name}")
+            names = ", ".join(info.name for info in tensor.sources)
+            raise BadInput(f"{model_dir}: {tensor.target} is not {names} of {header.path.name}")
     return len(layout.tensors)
 
 
-def _ordered(floats: Array, tensor: MappedTensor) -> Array:
-    values = floats.reshape(tensor.shape)
-    return values if tensor.row_order is None else values[np.asarray(tensor.row_order)]
+def _assembled(tensor: MappedTensor, floats: Callable[[TensorInfo], Array]) -> Array:
+    """The tensor as its description says, all at once."""
+    parts = []
+    for piece in tensor.pieces:
+        matrices = [floats(info).reshape(-1, tensor.width)[np.asarray(piece.rows)] for info in piece.sources]
+        rows = np.stack(matrices, axis=1).reshape(-1, tensor.width)
+        parts.append((rows.T if piece.transposed else rows).reshape(-1))
+    values = np.concatenate(parts).reshape(tensor.shape)
+    if tensor.columns is not None:
+        values = values[:, np.asarray(tensor.columns)]
+    if tensor.operation is Operation.MINUS_ONE:
+        return np.asarray(values - np.float32(1.0), np.float32)
+    if tensor.operation is Operation.LOG_NEGATIVE:
+        return np.asarray(np.log(-values.astype(np.float64)), np.float32)
+    return np.ascontiguousarray(values)
 
 
 def _round(floats: Array, dtype: DType) -> Array:

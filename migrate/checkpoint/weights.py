@@ -1,7 +1,8 @@
 """Weights: from the blocks of a GGUF to the safetensors of a checkpoint, streamed through a few threads.
 
-Each thread takes stretches of about a million weights: reads their rows, converts them in its own buffers, writes them
-to their place. Memory is a few MB per thread whatever the size of the model.
+Each thread takes stretches of about a million weights: reads their rows, encodes them in its own buffers, writes them
+to their place. Memory is a few MB per thread whatever the size of the model; only a matrix that is written transposed
+(experts of some families, one at a time) is held whole.
 """
 
 from __future__ import annotations
@@ -9,19 +10,20 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from migrate.architectures.base import MappedTensor
+from migrate.architectures.tensors import MappedTensor, Piece
 from migrate.checkpoint.writer import CheckpointWriter, OutputTensor
 from migrate.errors import GGUFError
-from migrate.gguf.dequantize import NonFiniteError, Workspace, check_convertible, convert
-from migrate.gguf.header import GGUFHeader
+from migrate.gguf.dequantize import Bytes, NonFiniteError, Workspace
+from migrate.gguf.header import GGUFHeader, TensorInfo
 from migrate.gguf.tensors import TensorReader, stored_bytes
-from migrate.gguf.types import DType
+from migrate.gguf.types import GGMLType
 
 STRETCH = 1 << 20
 """Weights a thread takes at a time."""
@@ -31,36 +33,82 @@ Progress = Callable[[int, int], None]
 """Called with (bytes written, bytes in all)."""
 
 
+class Scratch:
+    """Buffers of one thread; they grow to what is asked of them and stay."""
+
+    def __init__(self) -> None:
+        self.workspace = Workspace()
+        self._buffers: dict[str, Bytes] = {}
+
+    def bytes(self, name: str, size: int) -> Bytes:
+        """`size` bytes of undefined content, reused at the next call with the same name."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[name] = np.empty(size, np.uint8)
+        return buffer[:size]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows as the GGUF stores them: `raw` holds `rows` rows of `width` weights of one type, in the order wanted.
+
+    They are rows `first`, `first + 1`, ... of the tensor; or, `transposed`, all columns of the matrix that begins at
+    weight `first * width` of it.
+    """
+
+    raw: Bytes
+    type: GGMLType
+    width: int
+    rows: int
+    first: int
+    transposed: bool
+
+
+class Encoding(Protocol):
+    """A way to store a tensor in the checkpoint. One object serves all threads."""
+
+    def outputs(self, tensor: MappedTensor) -> list[OutputTensor]:
+        """What is written for a tensor."""
+        ...
+
+    def encode(self, tensor: MappedTensor, stretch: Stretch, scratch: Scratch) -> Iterable[tuple[str, int, memoryview]]:
+        """(name of an output, byte in it, bytes) for some rows. Raises NonFiniteError."""
+        ...
+
+
+Assignment = tuple[MappedTensor, Encoding]
+
+
+def output_tensors(assignments: Sequence[Assignment]) -> list[OutputTensor]:
+    """What will be written, in order."""
+    return [output for tensor, encoding in assignments for output in encoding.outputs(tensor)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     tensor: MappedTensor
+    encoding: Encoding
+    piece: Piece
+    begin: int
+    end: int
     first: int
-    last: int
-
-
-def output_tensors(tensors: Sequence[MappedTensor], dtype: DType) -> list[OutputTensor]:
-    """What will be written, in order."""
-    for tensor in tensors:
-        check_convertible(tensor.source.type, tensor.source.name)
-    return [OutputTensor(tensor.target, dtype, tensor.shape) for tensor in tensors]
 
 
 def write_weights(
     header: GGUFHeader,
-    tensors: Sequence[MappedTensor],
-    dtype: DType,
+    assignments: Sequence[Assignment],
     writer: CheckpointWriter,
     *,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Convert all `tensors` and hand their bytes to `writer`.
+    """Encode all tensors and hand their bytes to `writer`.
 
     Raises:
         GGUFError: NaN or infinite weights, a value too large for float16, a file that shrinks; names the tensor.
     """
-    total = sum(tensor.source.parameters for tensor in tensors) * dtype.itemsize
-    jobs = _locked(_jobs(tensors))
+    total = sum(output.nbytes for output in output_tensors(assignments))
+    jobs = _locked(_jobs(assignments))
     done: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     stop = threading.Event()
     count = threads or default_threads()
@@ -68,11 +116,11 @@ def write_weights(
 
         def work() -> None:
             try:
-                convert_stretch = _Converter(reader, writer, dtype, header.path.name)
+                worker = _Worker(reader, writer, header.path.name)
                 for job in jobs:
                     if stop.is_set():
                         return
-                    done.put(convert_stretch(job))
+                    done.put(worker(job))
             except BaseException:
                 stop.set()
                 raise
@@ -105,49 +153,57 @@ def _report(done: queue.SimpleQueue[int | None], workers: int, total: int, progr
             progress(written, total)
 
 
-def _jobs(tensors: Sequence[MappedTensor]) -> Iterator[_Job]:
-    for tensor in tensors:
-        rows = tensor.source.parameters // tensor.row_weights
-        step = max(1, STRETCH // tensor.row_weights)
-        for first in range(0, rows, step):
-            yield _Job(tensor, first, min(first + step, rows))
+def _jobs(assignments: Sequence[Assignment]) -> Iterator[_Job]:
+    for tensor, encoding in assignments:
+        first = 0
+        for piece in tensor.pieces:
+            step = len(piece.rows) if piece.transposed else max(1, STRETCH // (tensor.width * len(piece.sources)))
+            for begin in range(0, len(piece.rows), max(1, step)):
+                end = min(begin + step, len(piece.rows))
+                yield _Job(tensor, encoding, piece, begin, end, first)
+                first += (end - begin) * len(piece.sources)
 
 
-class _Converter:
+class _Worker:
     """One thread's buffers, and what it does with a job."""
 
-    def __init__(self, reader: TensorReader, writer: CheckpointWriter, dtype: DType, file_name: str) -> None:
-        self.reader, self.writer, self.dtype, self.file_name = reader, writer, dtype, file_name
-        self.workspace = Workspace()
-        self.raw = np.empty(0, np.uint8)
-        self.out = np.empty(0, np.uint8)
+    def __init__(self, reader: TensorReader, writer: CheckpointWriter, file_name: str) -> None:
+        self.reader, self.writer, self.file_name = reader, writer, file_name
+        self.scratch = Scratch()
 
     def __call__(self, job: _Job) -> int:
         """Bytes written."""
-        source, order, width = job.tensor.source, job.tensor.row_order, job.tensor.row_weights
-        rows, row_size = job.last - job.first, width * self.dtype.itemsize
-        self._reserve(rows * stored_bytes(source, width), rows * row_size)
-        if order is None:
-            raw = self.reader.rows(source, width, job.first, job.last, self.raw)
-        else:
-            raw = self.reader.rows_in_order(source, width, order[job.first : job.last], self.raw)
-        out = self.out[: rows * row_size]
+        stretch = self._read(job)
+        written = 0
         try:
-            convert(raw, source.type, out, self.dtype, self.workspace)
-        except NonFiniteError:
+            for name, at, data in job.encoding.encode(job.tensor, stretch, self.scratch):
+                self.writer.write(name, at, data)
+                written += data.nbytes
+        except NonFiniteError as error:
             raise GGUFError(
-                f"{self.file_name}: tensor {source.name!r} has NaN or infinite weights"
-                + (" in float16" if self.dtype is DType.FLOAT16 else ""),
+                f"{self.file_name}: tensor {job.piece.sources[0].name!r} has {error}",
                 hint="--dtype bfloat16, if the values are only too large for float16; otherwise the file is damaged.",
             ) from None
-        self.writer.write(job.tensor.target, job.first * row_size, out.data)
-        return rows * row_size
+        return written
 
-    def _reserve(self, raw: int, out: int) -> None:
-        if self.raw.size < raw:
-            self.raw = np.empty(raw, np.uint8)
-        if self.out.size < out:
-            self.out = np.empty(out, np.uint8)
+    def _read(self, job: _Job) -> Stretch:
+        sources, width, rows = job.piece.sources, job.tensor.width, job.end - job.begin
+        size = stored_bytes(sources[0], width)
+        raw = self.scratch.bytes("raw", rows * size * len(sources))
+        if len(sources) == 1:
+            raw = self._rows(job, sources[0], raw)
+        else:
+            turns = raw.reshape(rows, len(sources), size)
+            for index, source in enumerate(sources):
+                part = self._rows(job, source, self.scratch.bytes("part", rows * size))
+                turns[:, index] = part.reshape(rows, size)
+        return Stretch(raw, sources[0].type, width, rows * len(sources), job.first, job.piece.transposed)
+
+    def _rows(self, job: _Job, source: TensorInfo, buffer: Bytes) -> Bytes:
+        rows = job.piece.rows[job.begin : job.end]
+        if job.piece.contiguous:
+            return self.reader.rows(source, job.tensor.width, rows[0], rows[-1] + 1, buffer)
+        return self.reader.rows_in_order(source, job.tensor.width, rows, buffer)
 
 
 class _locked(Iterator[_Job]):  # noqa: N801 - reads as a verb at its use

@@ -12,12 +12,12 @@ import shutil
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from math import prod
 from pathlib import Path
 from types import TracebackType
 
 from migrate.errors import MigrateError
-from migrate.gguf.types import DType
 
 MAX_SHARD_BYTES = 5_000_000_000
 SINGLE_FILE = "model.safetensors"
@@ -25,12 +25,27 @@ INDEX_FILE = "model.safetensors.index.json"
 HEADER_ALIGNMENT = 8
 
 
+class Storage(StrEnum):
+    """What safetensors calls the types of numbers used here."""
+
+    F32 = "F32"
+    F16 = "F16"
+    BF16 = "BF16"
+    U8 = "U8"
+    I32 = "I32"
+    I64 = "I64"
+
+    @property
+    def itemsize(self) -> int:
+        return {"F32": 4, "F16": 2, "BF16": 2, "U8": 1, "I32": 4, "I64": 8}[self.value]
+
+
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
     """A tensor to be written. `shape` is torch's, C order."""
 
     name: str
-    dtype: DType
+    dtype: Storage
     shape: tuple[int, ...]
 
     @property
@@ -74,7 +89,7 @@ def _shard(file_name: str, tensors: Sequence[OutputTensor]) -> Shard:
         end = position + tensor.nbytes
         offsets = [position, end]
         entries[tensor.name] = {
-            "dtype": tensor.dtype.safetensors,
+            "dtype": tensor.dtype.value,
             "shape": list(tensor.shape),
             "data_offsets": offsets,
         }

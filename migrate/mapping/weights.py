@@ -25,7 +25,7 @@ def map_weights(model: OllamaModel, requested: str | None, ledger: Ledger) -> tu
         )
         return None, ""
     try:
-        layout = architectures.for_header(header).read(header)
+        layout = architectures.read(header)
     except (Refused, GGUFError) as error:
         ledger.add("FROM", Status.REFUSED, header.architecture, "", str(error), error.hint or "")
         return None, ""

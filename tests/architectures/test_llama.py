@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from migrate.architectures import for_header, for_model_type
-from migrate.architectures.base import Unpermute, shortest_float
+from migrate.architectures import for_model_type, read
+from migrate.architectures.base import shortest_float
+from migrate.architectures.tensors import unpermuted
 from migrate.errors import GGUFError, Refused
 from migrate.findings import Status
 from migrate.gguf.header import read_header
@@ -27,7 +28,7 @@ BOOKKEEPING = {
 def test_config_computes_what_the_original_computes(shared: Path, model: str) -> None:
     name = "tinychat-f16" if model == "tinychat" else "model-bf16"
     header = read_header(shared / "models" / model / "gguf" / f"{name}.gguf")
-    config = for_header(header).read(header).config
+    config = read(header).config
     original = json.loads((shared / "models" / model / "hf" / "config.json").read_text())
     expected = {key: value for key, value in original.items() if key not in BOOKKEEPING}
     # A mistral without a window is a llama without biases.
@@ -37,7 +38,7 @@ def test_config_computes_what_the_original_computes(shared: Path, model: str) ->
 
 def test_sizes_from_the_header_alone(shared: Path) -> None:
     header = read_header(shared / "models" / "llama3rope" / "gguf" / "model-q4_k_m.gguf")
-    layout = for_header(header).read(header)
+    layout = read(header)
     assert layout.parameter_count == header.parameter_count - 32  # rope_freqs is no weight
     assert layout.kv_bytes_per_token() == 2 * 2 * 2 * 64 * 2
     assert layout.kv_bytes_per_token(cache_bytes=1) == layout.kv_bytes_per_token() // 2
@@ -45,7 +46,7 @@ def test_sizes_from_the_header_alone(shared: Path) -> None:
 
 def test_layout_follows_the_layers(tmp_path: Path) -> None:
     header = tiny_llama(tmp_path)
-    names = [tensor.target for tensor in for_header(header).read(header).tensors]
+    names = [tensor.target for tensor in read(header).tensors]
     assert names[0] == "model.embed_tokens.weight"
     assert names[1:3] == ["model.layers.0.input_layernorm.weight", "model.layers.0.self_attn.q_proj.weight"]
     assert names[-2:] == ["model.norm.weight", "lm_head.weight"]
@@ -54,21 +55,21 @@ def test_layout_follows_the_layers(tmp_path: Path) -> None:
 
 def test_optional_parts(tmp_path: Path) -> None:
     header = tiny_llama(tmp_path, tensors={"output.weight": None, **BIASES})
-    layout = for_header(header).read(header)
+    layout = read(header)
     assert layout.config["tie_word_embeddings"] is True
     assert layout.config["attention_bias"] is True
     assert layout.config["mlp_bias"] is False
     by_name = {tensor.target: tensor for tensor in layout.tensors}
     assert "lm_head.weight" not in by_name
-    assert by_name["model.layers.1.self_attn.k_proj.bias"].row_order is not None
-    assert by_name["model.layers.1.self_attn.v_proj.bias"].row_order is None
+    assert by_name["model.layers.1.self_attn.k_proj.bias"].pieces[0].rows != range(KV_HEADS * HEAD_DIM)
+    assert by_name["model.layers.1.self_attn.v_proj.bias"].pieces[0].contiguous
 
 
 def test_unpermute_undoes_what_llama_cpp_does() -> None:
     heads, head_dim = 3, 8
     original = np.arange(heads * head_dim)
     in_gguf = original.reshape(heads, 2, head_dim // 2).swapaxes(1, 2).reshape(-1)
-    order = Unpermute("heads").row_order(len(original), {"heads": heads})
+    order = unpermuted(len(original), len(original) // heads)
     np.testing.assert_array_equal(in_gguf[order], original)
 
 
@@ -89,7 +90,7 @@ def test_wrong_tensors_are_named(tmp_path: Path, name: str) -> None:
     tensors, message = WRONG_TENSORS[name]
     header = tiny_llama(tmp_path, tensors=tensors)
     with pytest.raises(GGUFError, match=message):
-        for_header(header).read(header)
+        read(header)
 
 
 WRONG_METADATA: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
@@ -114,23 +115,23 @@ def test_wrong_metadata_is_named(tmp_path: Path, name: str) -> None:
     metadata, error, message = WRONG_METADATA[name]
     header = tiny_llama(tmp_path, metadata)
     with pytest.raises(error, match=message):
-        for_header(header).read(header)
+        read(header)
 
 
 def test_the_same_value_for_each_layer_is_one_value(tmp_path: Path) -> None:
     header = tiny_llama(tmp_path, {"llama.attention.head_count_kv": [KV_HEADS] * LAYERS})
-    assert for_header(header).read(header).config["num_key_value_heads"] == KV_HEADS
+    assert read(header).config["num_key_value_heads"] == KV_HEADS
 
 
 def test_unknown_metadata_is_reported(tmp_path: Path) -> None:
     header = tiny_llama(tmp_path, {"llama.mystery": 7})
-    findings = for_header(header).read(header).findings
+    findings = read(header).findings
     assert [(f.item, f.status) for f in findings] == [("llama.mystery", Status.DROPPED)]
 
 
 def test_a_sliding_window_makes_a_mistral(tmp_path: Path) -> None:
     header = tiny_llama(tmp_path, {"llama.attention.sliding_window": 128})
-    layout = for_header(header).read(header)
+    layout = read(header)
     assert (layout.architecture.model_type, layout.config["sliding_window"]) == ("mistral", 128)
     assert layout.architecture.class_name == "MistralForCausalLM"
     assert [f.status for f in layout.findings] == [Status.APPROXIMATE]
@@ -154,7 +155,7 @@ def test_head_dim_is_its_own_key(tmp_path: Path) -> None:
         )
     }
     header = tiny_llama(tmp_path, {"llama.attention.key_length": 16, "llama.attention.value_length": 16}, wide)
-    assert for_header(header).read(header).config["head_dim"] == 16 != HEAD_DIM
+    assert read(header).config["head_dim"] == 16 != HEAD_DIM
 
 
 @pytest.mark.parametrize("decimal", [1e-5, 1e-6, 0.1, 10000.0, 500000.0, 1000000.0, 0.0, 8.0, 1.25, 3.3e-7])

@@ -10,14 +10,13 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from migrate.checkpoint.writer import INDEX_FILE, CheckpointWriter, OutputTensor, check_disk_space, plan_shards
+from migrate.checkpoint.writer import INDEX_FILE, CheckpointWriter, OutputTensor, Storage, check_disk_space, plan_shards
 from migrate.errors import MigrateError
-from migrate.gguf.types import DType
 
 TENSORS = [
-    OutputTensor("b", DType.FLOAT32, (3, 2)),
-    OutputTensor("a", DType.FLOAT32, (5,)),
-    OutputTensor("c.ü", DType.FLOAT32, (1, 4)),
+    OutputTensor("b", Storage.F32, (3, 2)),
+    OutputTensor("a", Storage.F32, (5,)),
+    OutputTensor("c.ü", Storage.F32, (1, 4)),
 ]
 
 

@@ -11,7 +11,15 @@ from migrate.gguf.header import GGUFHeader
 
 _MODULES: dict[str, tuple[str, ...]] = {
     # general.architecture: modules of the model_types it may be; the first whose `matches` says yes is taken
-    "llama": ("mistral", "llama"),
+    "gemma2": ("gemma2",),
+    "gemma3": ("gemma3",),
+    "gpt-oss": ("gpt_oss",),
+    "granite": ("granite",),
+    "llama": ("mixtral", "mistral", "llama"),
+    "phi3": ("phi3",),
+    "qwen2": ("qwen2",),
+    "qwen3": ("qwen3",),
+    "qwen3moe": ("qwen3_moe",),
 }
 
 

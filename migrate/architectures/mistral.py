@@ -28,7 +28,7 @@ ARCHITECTURE = replace(
     llama.ARCHITECTURE,
     model_type="mistral",
     class_name="MistralForCausalLM",
-    tensors=tuple(tensor for tensor in llama.TENSORS if "bias" not in tensor.source),
+    tensors=tuple(tensor for tensor in llama.TENSORS if "biases" not in tensor.group),
     config=config,
     matches=lambda header: bool(header.field("attention.sliding_window")),
 )

@@ -15,13 +15,13 @@ TOLERANCE = 1e-4
 """Relative. The tensor was made in float32 from float32 frequencies; neighbouring parameters differ far more."""
 
 
-def rope_parameters(source: Source, head_dim: int) -> dict[str, Any]:
+def rope_parameters(source: Source, head_dim: int, default_theta: float = 10_000.0) -> dict[str, Any]:
     """`rope_parameters` of a model whose heads are rotated whole.
 
     Raises:
         Refused: a scaling transformers has no words for.
     """
-    theta = source.number("rope.freq_base", 10_000.0)
+    theta = source.number("rope.freq_base", default_theta)
     parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
     scaling = _metadata_scaling(source)
     ratios = source.floats(ROPE_FREQS)

@@ -11,14 +11,18 @@ from migrate.gguf.header import GGUFHeader
 
 _MODULES: dict[str, tuple[str, ...]] = {
     # general.architecture: modules of the model_types it may be; the first whose `matches` says yes is taken
+    "deepseek2": ("deepseek_v3", "deepseek_v2"),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3",),
+    "gemma4": ("gemma4",),
     "gpt-oss": ("gpt_oss",),
     "granite": ("granite",),
     "llama": ("mixtral", "mistral", "llama"),
     "phi3": ("phi3",),
     "qwen2": ("qwen2",),
     "qwen3": ("qwen3",),
+    "qwen35": ("qwen3_5",),
+    "qwen35moe": ("qwen3_5_moe",),
     "qwen3moe": ("qwen3_moe",),
 }
 

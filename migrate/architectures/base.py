@@ -220,6 +220,7 @@ class Architecture:
         header = source.header
         known = {info.name for tensor in mapped for info in tensor.sources} | set(self.consumed)
         unknown = [name for name in header.tensors if name not in known]
+        unknown = _without_prediction_layers(source, unknown)
         for expression, reason in self.left_out:
             matching = [name for name in unknown if re.fullmatch(expression, name)]
             if matching:
@@ -234,6 +235,17 @@ class Architecture:
 
 
 _LAYER_NUMBER = re.compile(r"^blk\.\d+\.")
+
+
+def _without_prediction_layers(source: Source, unknown: list[str]) -> list[str]:
+    """Layers after the last guess further tokens (MTP): llama.cpp uses them for speculation, or not at all."""
+    count = source.integer("nextn_predict_layers", 0)
+    prefixes = tuple(f"blk.{source.layers() + i}." for i in range(min(count, 64)))
+    extra = [name for name in unknown if prefixes and name.startswith(prefixes)]
+    if extra:
+        reason = "layers that predict further tokens (MTP) speed up answers and do not change them"
+        source.ledger.add("tensors left out", Status.DROPPED, f"{len(extra)} tensors of {count} layer(s)", "", reason)
+    return [name for name in unknown if name not in extra]
 
 
 def _apply(header: GGUFHeader, rule: Tensor, layer: int, sizes: Dimensions) -> Iterator[MappedTensor]:

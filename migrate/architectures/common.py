@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from migrate.architectures.base import Config, Source
@@ -75,27 +75,36 @@ def vocab_size(source: Source) -> int:
     return shape[0] if shape else source.integer("vocab_size")
 
 
-def decoder_config(source: Source, *, head_dim_key: bool = True) -> Config:
-    """The keys every decoder with rotary attention and RMS norms has. `head_dim_key`: the class knows `head_dim`."""
+def decoder_config(
+    source: Source, *, head_dim_key: bool = True, eps: str = "rms_norm_eps", omit: Collection[str] = ()
+) -> Config:
+    """The keys every decoder with rotary attention has.
+
+    `head_dim_key`: the class knows `head_dim`. `eps`: its name for the norms' epsilon, which is a LayerNorm's unless
+    the name says RMS. `omit`: keys the caller sees to (because they differ between layers, say).
+    """
     hidden, heads = source.integer("embedding_length"), source.integer("attention.head_count")
-    head_dim = head_size(source, hidden, heads)
-    config: Config = {
-        "vocab_size": vocab_size(source),
-        "hidden_size": hidden,
-        "intermediate_size": source.integer("feed_forward_length"),
-        "num_hidden_layers": source.layers(),
-        "num_attention_heads": heads,
-        "num_key_value_heads": source.integer("attention.head_count_kv", heads),
-        "head_dim": head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": source.integer("context_length"),
-        "rms_norm_eps": source.number("attention.layer_norm_rms_epsilon"),
-        "tie_word_embeddings": not source.has("output"),
+    epsilon = "attention.layer_norm_rms_epsilon" if "rms" in eps else "attention.layer_norm_epsilon"
+    readers: dict[str, Callable[[], Any]] = {
+        "vocab_size": lambda: vocab_size(source),
+        "hidden_size": lambda: hidden,
+        "intermediate_size": lambda: source.integer("feed_forward_length"),
+        "num_hidden_layers": source.layers,
+        "num_attention_heads": lambda: heads,
+        "num_key_value_heads": lambda: source.integer("attention.head_count_kv", heads),
+        "head_dim": lambda: head_size(source, hidden, heads),
+        "hidden_act": lambda: "silu",
+        "max_position_embeddings": lambda: source.integer("context_length"),
+        eps: lambda: source.number(epsilon),
+        "tie_word_embeddings": lambda: not source.has("output"),
     }
+    config: Config = {key: read() for key, read in readers.items() if key not in omit}
     if not head_dim_key:
+        head_dim = config.pop("head_dim")
         if heads * head_dim != hidden:
-            raise source.refuse(f"{heads} heads of {head_dim} values for a width of {hidden}; the class has no head_dim")
-        del config["head_dim"]
+            raise source.refuse(
+                f"{heads} heads of {head_dim} values for a width of {hidden}; the class has no head_dim"
+            )
     return config
 
 
@@ -147,4 +156,4 @@ def kv_bytes(config: Mapping[str, Any], cache_bytes: int = 2) -> int:
     layers = config.get("layer_types") or ["full_attention"] * int(config["num_hidden_layers"])
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     growing = sum(kind == "full_attention" for kind in layers)
-    return growing * 2 * int(config["num_key_value_heads"]) * int(head_dim) * cache_bytes
+    return int(growing) * 2 * int(config["num_key_value_heads"]) * int(head_dim) * cache_bytes

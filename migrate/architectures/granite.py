@@ -14,11 +14,15 @@ def config(source: Source) -> Config:
     result = decoder_config(source, head_dim_key=False)
     head_dim = head_size(source, result["hidden_size"], result["num_attention_heads"])
     check_rotated_whole(source, head_dim)
-    return result | multipliers(source, head_dim) | {
-        "rope_parameters": rope_parameters(source, head_dim),
-        "attention_bias": source.has("attention biases"),
-        "mlp_bias": source.has("MLP biases"),
-    }
+    return (
+        result
+        | multipliers(source, head_dim)
+        | {
+            "rope_parameters": rope_parameters(source, head_dim),
+            "attention_bias": source.has("attention biases"),
+            "mlp_bias": source.has("MLP biases"),
+        }
+    )
 
 
 def multipliers(source: Source, head_dim: int) -> Config:

@@ -36,13 +36,14 @@ class Operation(Enum):
 class Piece:
     """Rows of a GGUF that lie one after the other in the checkpoint.
 
-    The sources have one shape and are seen as matrices of `MappedTensor.width` columns. Several sources take turns:
-    first row of each, second row of each. `transposed`: the piece, as a matrix, is written column by column.
+    The sources have one shape and are seen as matrices of `width` columns (0: `MappedTensor.width`). Several sources
+    take turns: first row of each, second row of each. `transposed`: the piece, as a matrix, is written by columns.
     """
 
     sources: tuple[TensorInfo, ...]
     rows: Sequence[int]
     transposed: bool = False
+    width: int = 0
 
     @property
     def count(self) -> int:

@@ -43,7 +43,7 @@ class Dense:
             matrix = out.view(f"u{dtype.itemsize}").reshape(stretch.rows, stretch.width)
             matrix = matrix.T if stretch.transposed else matrix[:, np.asarray(tensor.columns)]
             out = np.ascontiguousarray(matrix).reshape(-1).view(np.uint8)
-        yield tensor.target, stretch.first * stretch.width * dtype.itemsize, out.data
+        yield tensor.target, stretch.at * dtype.itemsize, out.data
 
 
 def _changed(stretch: Stretch, operation: Operation, out: Bytes, dtype: DType, scratch: Scratch) -> None:

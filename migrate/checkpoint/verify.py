@@ -45,8 +45,9 @@ def _assembled(tensor: MappedTensor, floats: Callable[[TensorInfo], Array]) -> A
     """The tensor as its description says, all at once."""
     parts = []
     for piece in tensor.pieces:
-        matrices = [floats(info).reshape(-1, tensor.width)[np.asarray(piece.rows)] for info in piece.sources]
-        rows = np.stack(matrices, axis=1).reshape(-1, tensor.width)
+        width = piece.width or tensor.width
+        matrices = [floats(info).reshape(-1, width)[np.asarray(piece.rows)] for info in piece.sources]
+        rows = np.stack(matrices, axis=1).reshape(-1, width)
         parts.append((rows.T if piece.transposed else rows).reshape(-1))
     values = np.concatenate(parts).reshape(tensor.shape)
     if tensor.columns is not None:

@@ -52,16 +52,20 @@ class Scratch:
 class Stretch:
     """Rows as the GGUF stores them: `raw` holds `rows` rows of `width` weights of one type, in the order wanted.
 
-    They are rows `first`, `first + 1`, ... of the tensor; or, `transposed`, all columns of the matrix that begins at
-    weight `first * width` of it.
+    They are the tensor's weights from `at` on, row after row; or, `transposed`, column after column.
     """
 
     raw: Bytes
     type: GGMLType
     width: int
     rows: int
-    first: int
+    at: int
     transposed: bool
+
+    @property
+    def first(self) -> int:
+        """The number of the first row, in a tensor whose rows are all of this width."""
+        return self.at // self.width
 
 
 class Encoding(Protocol):
@@ -89,9 +93,10 @@ class _Job:
     tensor: MappedTensor
     encoding: Encoding
     piece: Piece
+    width: int
     begin: int
     end: int
-    first: int
+    at: int
 
 
 def write_weights(
@@ -155,13 +160,14 @@ def _report(done: queue.SimpleQueue[int | None], workers: int, total: int, progr
 
 def _jobs(assignments: Sequence[Assignment]) -> Iterator[_Job]:
     for tensor, encoding in assignments:
-        first = 0
+        at = 0
         for piece in tensor.pieces:
-            step = len(piece.rows) if piece.transposed else max(1, STRETCH // (tensor.width * len(piece.sources)))
+            width = piece.width or tensor.width
+            step = len(piece.rows) if piece.transposed else max(1, STRETCH // (width * len(piece.sources)))
             for begin in range(0, len(piece.rows), max(1, step)):
                 end = min(begin + step, len(piece.rows))
-                yield _Job(tensor, encoding, piece, begin, end, first)
-                first += (end - begin) * len(piece.sources)
+                yield _Job(tensor, encoding, piece, width, begin, end, at)
+                at += (end - begin) * len(piece.sources) * width
 
 
 class _Worker:
@@ -187,7 +193,7 @@ class _Worker:
         return written
 
     def _read(self, job: _Job) -> Stretch:
-        sources, width, rows = job.piece.sources, job.tensor.width, job.end - job.begin
+        sources, width, rows = job.piece.sources, job.width, job.end - job.begin
         size = stored_bytes(sources[0], width)
         raw = self.scratch.bytes("raw", rows * size * len(sources))
         if len(sources) == 1:
@@ -197,13 +203,13 @@ class _Worker:
             for index, source in enumerate(sources):
                 part = self._rows(job, source, self.scratch.bytes("part", rows * size))
                 turns[:, index] = part.reshape(rows, size)
-        return Stretch(raw, sources[0].type, width, rows * len(sources), job.first, job.piece.transposed)
+        return Stretch(raw, sources[0].type, width, rows * len(sources), job.at, job.piece.transposed)
 
     def _rows(self, job: _Job, source: TensorInfo, buffer: Bytes) -> Bytes:
         rows = job.piece.rows[job.begin : job.end]
         if job.piece.contiguous:
-            return self.reader.rows(source, job.tensor.width, rows[0], rows[-1] + 1, buffer)
-        return self.reader.rows_in_order(source, job.tensor.width, rows, buffer)
+            return self.reader.rows(source, job.width, rows[0], rows[-1] + 1, buffer)
+        return self.reader.rows_in_order(source, job.width, rows, buffer)
 
 
 class _locked(Iterator[_Job]):  # noqa: N801 - reads as a verb at its use

@@ -11,19 +11,33 @@ from migrate.gguf.header import GGUFHeader
 
 _MODULES: dict[str, tuple[str, ...]] = {
     # general.architecture: modules of the model_types it may be; the first whose `matches` says yes is taken
+    "cohere2": ("cohere2",),
+    "command-r": ("cohere",),
     "deepseek2": ("deepseek_v3", "deepseek_v2"),
+    "gemma": ("gemma",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3",),
     "gemma4": ("gemma4",),
     "gpt-oss": ("gpt_oss",),
     "granite": ("granite",),
+    "granitemoe": ("granitemoeshared", "granitemoe"),
     "llama": ("mixtral", "mistral", "llama"),
+    "olmo": ("olmo",),
+    "olmo2": ("olmo3", "olmo2"),
+    "olmo3": ("olmo3",),
     "phi3": ("phi3",),
     "qwen2": ("qwen2",),
+    "qwen2moe": ("qwen2_moe",),
+    "qwen2vl": ("qwen2",),
     "qwen3": ("qwen3",),
+    "qwen3vl": ("qwen3",),
+    "qwen3vlmoe": ("qwen3_moe",),
     "qwen35": ("qwen3_5",),
     "qwen35moe": ("qwen3_5_moe",),
     "qwen3moe": ("qwen3_moe",),
+    "qwen3next": ("qwen3_next",),
+    "stablelm": ("stablelm",),
+    "starcoder2": ("starcoder2",),
 }
 
 

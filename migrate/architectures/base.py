@@ -258,7 +258,7 @@ def _apply(header: GGUFHeader, rule: Tensor, layer: int, sizes: Dimensions) -> I
             others = f", though others of its kind ({rule.group}) are there" if rule.group else ""
             raise GGUFError(f"{header.path.name}: tensor {name!r} is missing{others}")
         shape = resolve(words, sizes)
-        if info.torch_shape != shape:
+        if _significant(info.torch_shape) != _significant(shape):
             raise GGUFError(
                 f"{header.path.name}: tensor {name!r} has shape {info.torch_shape}, the metadata imply {shape}"
             )
@@ -272,6 +272,12 @@ def _apply(header: GGUFHeader, rule: Tensor, layer: int, sizes: Dimensions) -> I
         yield result
     else:
         yield from result
+
+
+def _significant(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without ones at its front: ggml has four dimensions always, and old converters squeezed."""
+    first = next((index for index, size in enumerate(shape) if size != 1), len(shape))
+    return shape[first:]
 
 
 def _named(names: Sequence[str]) -> str:

@@ -43,7 +43,7 @@ def rope_parameters(source: Source, head_dim: int, default_theta: float = 10_000
 
 def _metadata_scaling(source: Source) -> dict[str, Any]:
     """Linear and YaRN scaling from `<arch>.rope.scaling.*`; {} when there is none."""
-    kind = source.get("rope.scaling.type", "none")
+    kind = source.get("rope.scaling.type", "none") or "none"
     factor = source.number("rope.scaling.factor", 0.0)
     legacy_linear = source.number("rope.scale_linear", 0.0)
     if kind == "none" and legacy_linear > 1.0:
@@ -60,9 +60,9 @@ def _metadata_scaling(source: Source) -> dict[str, Any]:
 
 
 def _yarn(source: Source, factor: float, original: int) -> dict[str, Any]:
-    parameters: dict[str, Any] = {"rope_type": "yarn", "factor": factor}
-    if original:
-        parameters["original_max_position_embeddings"] = original
+    # Without a length of its own, llama.cpp and transformers alike take the context's.
+    length = original or source.integer("context_length")
+    parameters: dict[str, Any] = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": length}
     for key, name in (("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")):
         if (value := source.number(f"rope.scaling.{key}", 0.0)) > 0.0:
             parameters[name] = value

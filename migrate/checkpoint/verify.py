@@ -25,10 +25,10 @@ def verify_weights(header: GGUFHeader, layout: ModelLayout, model_dir: Path) -> 
     """
     import gguf
 
-    entries = {t.name: t for t in gguf.GGUFReader(header.path).tensors}
+    entries = {int(t.data_offset): t for t in gguf.GGUFReader(header.path).tensors}
 
     def floats(info: TensorInfo) -> Array:
-        entry = entries[info.name]
+        entry = entries[info.offset]
         return np.asarray(gguf.dequantize(entry.data, entry.tensor_type), dtype=np.float32)
 
     written = _Checkpoint(model_dir)

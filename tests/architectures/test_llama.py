@@ -76,7 +76,7 @@ WRONG_TENSORS: dict[str, tuple[dict[str, tuple[int, ...] | None], str]] = {
     "missing": ({"blk.1.ffn_up.weight": None}, r"tensor 'blk\.1\.ffn_up\.weight' is missing"),
     "unknown": ({"blk.0.attn_q_norm.weight": (8,)}, r"tensor 'blk\.0\.attn_q_norm\.weight' is not known"),
     "unknown layer": ({"blk.2.attn_norm.weight": (HIDDEN,)}, r"'blk\.2\.attn_norm\.weight' is not known"),
-    "several unknown": ({f"odd.{i}": (4,) for i in range(5)}, r"tensors .odd\.0., .odd\.1., .odd\.2. and 2 more are not"),
+    "several unknown": (
         {f"odd.{i}": (4,) for i in range(5)},
         r"tensors 'odd\.0', 'odd\.1', 'odd\.2' and 2 more are not known",
     ),

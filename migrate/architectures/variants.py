@@ -219,8 +219,9 @@ def _qwen_vl(draft: _Draft) -> None:
     """The text part of Qwen-VL. Its three rotary positions are one for text, so it is a Qwen without eyes."""
     if draft.architecture == "qwen25vl":
         draft.rename_architecture("qwen2vl")
-    for key in ("rope.mrope_section", "rope.dimension_sections", "n_deepstack_layers", "mrope_sections"):
-        draft.metadata.pop(f"{draft.architecture}.{key}", None)
+    names = ("rope.mrope_section", "rope.dimension_sections", "n_deepstack_layers", "mrope_sections")
+    if not [draft.metadata.pop(f"{draft.architecture}.{name}") for name in names if draft.get(name) is not None]:
+        return
     kind = draft.get("rope.scaling.type")
     if kind in ("mrope", "default"):
         draft.metadata.pop(f"{draft.architecture}.rope.scaling.type")

@@ -81,7 +81,8 @@ def _write_into(root: Path, migration: Migration, progress: Progress | None) -> 
     _check_sources(migration)
     model_dir = root / "model"
     model_dir.mkdir()
-    report = convert_weights(header, model_dir, dtype=migration.dtype, progress=progress)
+    merged = migration.adapter.header if migration.adapter and migration.adapter.merged else None
+    report = convert_weights(header, model_dir, dtype=migration.dtype, adapter=merged, progress=progress)
     findings = list(dict.fromkeys([*migration.ledger, *report.findings, *_write_adapter(root, migration)]))
     _text(model_dir / "generation_config.json", _json(migration.generation.to_dict()))
     if migration.chat_template is not None:
@@ -96,15 +97,20 @@ def _write_into(root: Path, migration: Migration, progress: Progress | None) -> 
 
 
 def _write_adapter(root: Path, migration: Migration) -> Sequence[Finding]:
-    if migration.adapter is None:
+    adapter = migration.adapter
+    if adapter is None or adapter.merged:
+        return ()
+    directory = root / adapters.DIRECTORY
+    directory.mkdir(parents=True)
+    if adapter.header is None:
+        for path in adapter.files:
+            shutil.copyfile(path, directory / path.name)
         return ()
     from migrate.checkpoint.lora import convert_adapter
 
     assert migration.model.gguf is not None
-    directory = root / adapters.DIRECTORY
-    directory.mkdir(parents=True)
     name = adapters.base_name(migration.served_names)
-    return convert_adapter(migration.adapter.header, migration.model.gguf, directory, base_name=name).findings
+    return convert_adapter(adapter.header, migration.model.gguf, directory, base_name=name).findings
 
 
 def launch_files(migration: Migration) -> dict[str, str]:
@@ -230,7 +236,7 @@ def _check_sources(migration: Migration) -> None:
     assert header is not None
     if header.path.stat().st_size != header.size:
         raise BadInput(f"{header.path.name} changed size while it was being read", hint="try again")
-    used = {header.path, *([migration.adapter.header.path] if migration.adapter else [])}
+    used = {header.path, *(migration.adapter.files if migration.adapter else [])}
     for layer in dict.fromkeys((*model.layers, *model.adapters)):
         if layer.path and layer.digest and layer.path in used:
             found = f"sha256:{_sha256(layer.path)}"

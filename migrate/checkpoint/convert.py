@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from migrate import architectures
 from migrate.architectures.base import ModelLayout
 from migrate.checkpoint.config import model_config
 from migrate.checkpoint.dense import Dense
+from migrate.checkpoint.lora import merge_factors
+from migrate.checkpoint.merge import Factors, Merged
 from migrate.checkpoint.tokenizer import write_tokenizer
 from migrate.checkpoint.weights import Assignment, Progress, output_tensors, write_weights
 from migrate.checkpoint.writer import CheckpointWriter, check_disk_space, plan_shards
@@ -71,15 +74,16 @@ def convert_weights(
     out_dir: Path,
     *,
     dtype: str | None = None,
+    adapter: GGUFHeader | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     durable: bool = True,
 ) -> CheckpointReport:
     """Write config.json, tokenizer and weights into `out_dir`, which exists and is empty.
 
-    `dtype`: "bfloat16", "float16" or "float32"; None chooses (see `choose_dtype`). `progress` is called with (bytes
-    written, bytes in all). `durable` waits until the weights are on the disk, not only in its cache. After an error
-    the directory holds pieces: write beside, then rename.
+    `dtype`: "bfloat16", "float16" or "float32"; None chooses (see `choose_dtype`). `adapter` is a LoRA to be folded
+    into the weights. `progress` is called with (bytes written, bytes in all). `durable` waits until the weights are on
+    the disk, not only in its cache. After an error the directory holds pieces: write beside, then rename.
 
     Raises:
         UsageError: a dtype nobody knows, or `out_dir` is not an empty directory.
@@ -90,7 +94,8 @@ def convert_weights(
     _check_directory(out_dir)
     layout = architectures.read(header)
     chosen, dtype_findings = choose_dtype(layout, dtype)
-    assignments = assign(layout, chosen)
+    factors = merge_factors(adapter, layout.header) if adapter else {}
+    assignments = assign(layout, chosen, factors)
     outputs = output_tensors(assignments)
     check_disk_space(out_dir, sum(tensor.nbytes for tensor in outputs) + _OTHER_FILES_BYTES)
     tokenizer_files, tokenizer_findings = write_tokenizer(layout.header, out_dir)
@@ -109,9 +114,12 @@ def convert_weights(
     )
 
 
-def assign(layout: ModelLayout, dtype: DType) -> list[Assignment]:
-    """How each tensor is stored."""
-    return [(tensor, Dense(dtype)) for tensor in layout.tensors]
+def assign(
+    layout: ModelLayout, dtype: DType, factors: Mapping[str, Factors] = MappingProxyType({})
+) -> list[Assignment]:
+    """How each tensor is stored. `factors` of an adapter by the name of the tensor they are folded into."""
+    dense, merged = Dense(dtype), Merged(dtype, factors)
+    return [(tensor, merged if tensor.target in factors else dense) for tensor in layout.tensors]
 
 
 def choose_dtype(layout: ModelLayout, requested: str | None) -> tuple[DType, list[Finding]]:

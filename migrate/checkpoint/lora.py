@@ -12,15 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from migrate import architectures
 from migrate.architectures.base import ModelLayout
 from migrate.architectures.tensors import MappedTensor, Piece, copied
+from migrate.architectures.variants import normalise
 from migrate.checkpoint.dense import Dense
+from migrate.checkpoint.merge import Factors, check_mergeable
 from migrate.checkpoint.weights import output_tensors, write_weights
 from migrate.checkpoint.writer import CheckpointWriter
 from migrate.errors import GGUFError, Refused
 from migrate.findings import Finding, Status
+from migrate.gguf.dequantize import Workspace, convert
 from migrate.gguf.header import GGUFHeader, TensorInfo
+from migrate.gguf.tensors import TensorReader
 from migrate.gguf.types import DType, GGMLType
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -100,6 +107,34 @@ def convert_adapter(
     return AdapterReport((CONFIG_FILE, WEIGHTS_FILE), nbytes, rank, alpha, targets, (finding,))
 
 
+def merge_factors(adapter: GGUFHeader, base: GGUFHeader) -> dict[str, Factors]:
+    """The factors of `adapter` as float32, by the name of the checkpoint's tensor they change.
+
+    Raises:
+        GGUFError: factors are missing, of the wrong shape, or belong to no weight of `base`.
+        Refused: the file is no LoRA, is for another architecture, or adapts what is stored differently.
+    """
+    _check_kind(adapter, base)
+    pairs = _pairs(adapter, architectures.read(base))
+    scale = _alpha(adapter, rank := _rank(adapter, pairs)) / rank
+    factors = {}
+    with TensorReader(adapter) as reader:
+        for pair in pairs:
+            check_mergeable(pair.base)
+            b = _floats(reader, pair.b)
+            order = [row for piece in pair.base.pieces for row in piece.rows]
+            factors[pair.base.target] = Factors(_floats(reader, pair.a), b[np.asarray(order)], scale)
+    return factors
+
+
+def _floats(reader: TensorReader, info: TensorInfo) -> npt.NDArray[np.float32]:
+    rows, width = info.torch_shape
+    raw = reader.rows(info, width, 0, rows, np.empty(info.nbytes, np.uint8))
+    out = np.empty(rows * width * 4, np.uint8)
+    convert(raw, info.type, out, DType.FLOAT32, Workspace())
+    return out.view(np.float32).reshape(rows, width)
+
+
 def adapter_config(rank: int, alpha: float, target_modules: Sequence[str], base_name: str) -> dict[str, Any]:
     """PEFT's `adapter_config.json`."""
     return {
@@ -117,6 +152,8 @@ def adapter_config(rank: int, alpha: float, target_modules: Sequence[str], base_
 
 
 def _check_kind(adapter: GGUFHeader, base: GGUFHeader) -> None:
+    base, _ = normalise(base)
+    adapter, _ = normalise(adapter)
     name = adapter.path.name
     if adapter.kind != "adapter" or adapter.get("adapter.type") != "lora":
         raise Refused(f"{name}: not a LoRA adapter (general.type {adapter.kind!r})")

@@ -28,6 +28,9 @@ def command(
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="float16|bfloat16|float32", help="Of the written weights.")
     ] = None,
+    merge_adapter: Annotated[
+        bool, typer.Option("--merge-adapter", help="Fold the ADAPTER into the weights instead of serving it beside.")
+    ] = False,
     chat_template: Annotated[
         str, typer.Option("--chat-template", metavar="ollama|own", help="What Ollama renders, or the GGUF's own Jinja.")
     ] = "ollama",
@@ -78,6 +81,7 @@ def command(
             keep_penalty=keep_penalty,
             max_model_len=max_model_len,
             dtype=dtype,
+            merge_adapter=merge_adapter,
             own_chat_template=chat_template == "own",
             tool_call_parser=tool_call_parser,
             reasoning_parser=reasoning_parser,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from migrate.architectures.base import ModelLayout
+from migrate.architectures.variants import normalise
 from migrate.findings import Finding, Ledger, Status
 from migrate.gguf import eog
 from migrate.gguf.header import GGUFHeader
@@ -46,6 +47,7 @@ class Choices:
     own_chat_template: bool = False
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
+    merge_adapter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,10 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
         ledger.extend([stub])
         return Migration(model, choices, ledger, path, parameters)
 
+    model = _mended(model, ledger)
     layout, dtype = map_weights(model, choices.dtype, ledger)
     _attachments(model, ledger)
-    adapter = map_adapter(model, ledger)
+    adapter = map_adapter(model, ledger, merge=choices.merge_adapter)
     vocabulary = map_tokenizer(model, ledger)
     bos = vocabulary is not None and vocabulary.add_bos
     jinja = map_chat_template(model, path, ledger, bos=bos, own_template=choices.own_chat_template)
@@ -142,6 +145,15 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
         adapter=adapter,
         tool_tag=parsers.tool_tag,
     )
+
+
+def _mended(model: OllamaModel, ledger: Ledger) -> OllamaModel:
+    """The model with its GGUF's header as llama.cpp's converter would have written it."""
+    if model.gguf is None:
+        return model
+    header, findings = normalise(model.gguf)
+    ledger.extend(findings)
+    return replace(model, gguf=header)
 
 
 def _attachments(model: OllamaModel, ledger: Ledger) -> None:

@@ -284,12 +284,12 @@ class _Recipe:
     def _adapter_layer(self) -> list[Layer]:
         if self.adapter is None:
             return []
-        if self.adapter.is_dir() or not _is_gguf(self.adapter):
-            raise Refused(
-                f"ADAPTER {self.adapter} is not a GGUF",
-                hint="vLLM serves PEFT adapters directly: leave the line out and pass --lora-modules.",
-            )
-        return [_layer(self.adapter, manifests.ADAPTER)]
+        path = self.adapter
+        if path.suffix == ".safetensors" and not _is_gguf(path):
+            path = path.parent  # Ollama reads the configuration beside it, too
+        if not path.is_dir() and not _is_gguf(path):
+            raise Refused(f"ADAPTER {path} is neither a GGUF nor a PEFT directory")
+        return [_layer(path, manifests.ADAPTER)]
 
 
 def _architecture_defaults(model: OllamaModel, *, own_stop: bool) -> OllamaModel:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from migrate.checkpoint.convert import convert_weights
 from migrate.checkpoint.lora import convert_adapter
 from migrate.errors import GGUFError, MigrateError, Refused
 from migrate.gguf.header import GGUFHeader, read_header
@@ -78,3 +79,28 @@ def test_what_does_not_fit_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(error, match=message):
         convert_adapter(adapter_of(tmp_path, metadata, tensors), tiny_llama(tmp_path), tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_folded_into_the_weights(shared: Path, tmp_path: Path) -> None:
+    """Against numpy on the original adapter and the checkpoint without it: w + scale b a."""
+    tinychat = shared / "models" / "tinychat"
+    base = read_header(tinychat / "gguf" / "tinychat-q8_0.gguf")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "merged").mkdir()
+    convert_weights(base, tmp_path / "plain", dtype="float32")
+    adapter = read_header(tinychat / "lora" / "adapter.gguf")
+    convert_weights(base, tmp_path / "merged", dtype="float32", adapter=adapter, threads=2)
+    plain, merged = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "merged"))
+    lora = load_file(tinychat / "lora" / "adapter_model.safetensors")
+    changed = 0
+    for name, weights in plain.items():
+        prefix = f"base_model.model.{name.removesuffix('.weight')}"
+        expected = weights
+        if f"{prefix}.lora_A.weight" in lora:
+            product = lora[f"{prefix}.lora_B.weight"].astype(np.float32) @ lora[f"{prefix}.lora_A.weight"].astype(
+                np.float32
+            )
+            expected = weights + np.float32(2.0) * product
+            changed += int(not np.array_equal(expected, weights))
+        np.testing.assert_allclose(merged[name], expected, rtol=1e-6, atol=1e-7, err_msg=name)
+    assert changed == len(lora) // 2

@@ -187,7 +187,7 @@ def test_what_create_sets_for_gemma4(shared: Path, tmp_path: Path) -> None:
         ("FROM ./text.txt", BadInput, "not a GGUF"),
         ("FROM ./checkpoint", Refused, "already a checkpoint"),
         ("FROM ./lora.gguf", BadInput, "no model weights"),
-        ("FROM support-bot\nADAPTER ./checkpoint", Refused, "not a GGUF"),
+        ("FROM support-bot\nADAPTER ./text.txt", Refused, "neither a GGUF nor a PEFT"),
         ("FROM ~nobody-of-this-name/x", ModelfileError, "no such user"),
     ],
 )

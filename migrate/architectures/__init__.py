@@ -24,7 +24,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "llama": ("mixtral", "mistral", "llama"),
     "olmo": ("olmo",),
     "olmo2": ("olmo3", "olmo2"),
-    "olmo3": ("olmo3",),
+    "olmo3": ("olmo3", "olmo2"),
     "phi3": ("phi3",),
     "qwen2": ("qwen2",),
     "qwen2moe": ("qwen2_moe",),

@@ -105,6 +105,15 @@ class Source:
             return [int(self._checked(key, item, int)) for item in value[:layers]]
         return [int(self._checked(key, value, int))] * layers
 
+    def flags(self, key: str, layers: int) -> list[bool]:
+        """A truth value per layer, from a list of them."""
+        value = self.get(key)
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise GGUFError(f"{self._name(key)} is {value!r}, not a list of truth values")
+        if len(value) < layers:
+            raise GGUFError(f"{self._name(key)} has {len(value)} values for {layers} layers")
+        return [bool(item) for item in value[:layers]]
+
     def layers(self) -> int:
         """Layers of the model proper: prediction layers at the end (MTP) are not counted."""
         return self.integer("block_count") - self.integer("nextn_predict_layers", 0)

@@ -1,6 +1,7 @@
 """Command R7B and Command A: as Cohere, with a sliding window in three layers of four.
 
-The layers that see everything are not rotated at all, in llama.cpp as in transformers and vLLM.
+The layers that see everything are not rotated at all, in llama.cpp as in transformers and vLLM. A window of n tokens is
+n in llama.cpp and transformers; vLLM's class takes n + 1, which it says is how the models were trained.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ PERIOD = 4
 def config(source: Source) -> Config:
     result = cohere.config(source)
     del result["use_qk_norm"]
+    window = source.integer("attention.sliding_window")
+    reason = f"layers with a window see {window + 1} tokens in vLLM, {window} in llama.cpp; shorter contexts agree"
+    source.ledger.add("attention.sliding_window", Status.EQUIVALENT, window, f'"sliding_window": {window}', reason)
     return result | {
         "head_dim": decoder_sizes(result)["head_dim"],
-        "sliding_window": source.integer("attention.sliding_window"),
+        "sliding_window": window,
         "layer_types": windows(source, result["num_hidden_layers"]),
     }
 
@@ -36,7 +40,7 @@ def windows(source: Source, layers: int) -> list[str]:
     types = layer_types(source, layers, PERIOD)
     period = ["sliding_attention" if (i + 1) % PERIOD else "full_attention" for i in range(layers)]
     if not isinstance(source.get(PATTERN, PERIOD), int) and types != period:
-        reason = "llama.cpp overlooks the list for this architecture and takes three of four: long answers differ"
+        reason = "llama.cpp overlooks the list for this architecture and takes three of four"
         shown = f"{types.count('sliding_attention')} of {layers} layers"
         source.ledger.add(PATTERN, Status.APPROXIMATE, shown, "layer_types", reason)
     return types

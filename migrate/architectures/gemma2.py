@@ -54,11 +54,9 @@ def layer_types(source: Source, layers: int, default_period: int) -> list[str]:
     """Which layers see a window: an array of truth values, or every layer but each `period`-th."""
     pattern = source.get("attention.sliding_window_pattern", default_period)
     if isinstance(pattern, int) and not isinstance(pattern, bool):
-        sliding = [bool((i + 1) % pattern) if pattern else False for i in range(layers)]
+        sliding = [not pattern or bool((i + 1) % pattern) for i in range(layers)]
     else:
-        sliding = [bool(value) for value in pattern[:layers]]
-        if len(sliding) < layers:
-            raise source.refuse(f"a sliding window pattern of {len(sliding)} layers for {layers}")
+        sliding = source.flags("attention.sliding_window_pattern", layers)
     return ["sliding_attention" if window else "full_attention" for window in sliding]
 
 

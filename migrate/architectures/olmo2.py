@@ -50,7 +50,7 @@ def config(source: Source) -> Config:
 ARCHITECTURE = Architecture(
     model_type="olmo2",
     class_name="Olmo2ForCausalLM",
-    gguf_names=("olmo2",),
+    gguf_names=("olmo2", "olmo3"),
     tensors=TENSORS,
     config=config,
     dimensions=decoder_sizes,

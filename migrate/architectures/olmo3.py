@@ -47,7 +47,7 @@ def attention_factor(source: Source, factor: float) -> dict[str, float]:
     value = multiplier if multiplier != 1.0 else source.number("rope.scaling.yarn_attn_factor", usual)
     computed = multiplier * usual
     if not math.isclose(value, computed, rel_tol=1e-4):
-        reason = f"Ollama computes with {computed:.4f}: beyond the first few thousand tokens its answers may differ"
+        reason = f"Ollama computes with {computed:.4f} in the layers that see everything; the model was made with this"
         source.ledger.add(ATTENTION_FACTOR, Status.APPROXIMATE, multiplier, f'"attention_factor": {value}', reason)
     return {"attention_factor": value}
 

@@ -98,12 +98,11 @@ def linear_attention(source: Source) -> Config:
 
 
 def _layer_types(source: Source, layers: int) -> list[str]:
-    recurrent = source.get("attention.recurrent_layers")
     interval = source.integer("full_attention_interval", 4)
-    if recurrent is None:
+    if source.get("attention.recurrent_layers") is None:
         linear = [bool((i + 1) % interval) if interval else True for i in range(layers)]
     else:
-        linear = [bool(value) for value in recurrent[:layers]]
+        linear = source.flags("attention.recurrent_layers", layers)
     return ["linear_attention" if value else "full_attention" for value in linear]
 
 

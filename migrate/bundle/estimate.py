@@ -39,13 +39,22 @@ class Estimate:
 
 def estimate(migration: Migration, out: Path | None) -> Estimate:
     """Exact size of the weights; free space beside `out`; seconds from dequantizing a sample to memory."""
-    layout = migration.layout
-    if layout is None or migration.refused:
+    layout, checkpoint = migration.layout, migration.model.checkpoint
+    if migration.refused or (layout is None and checkpoint is None):
         return Estimate(None, None, None)
-    disk = layout.parameter_count * DTYPE_BYTES[migration.dtype]
+    disk = checkpoint.nbytes if checkpoint else _weight_bytes(migration)
     where = (out or Path()).resolve().parent
     free = shutil.disk_usage(where).free if where.is_dir() else None
-    return Estimate(disk, free, _seconds(migration))
+    return Estimate(disk, free, None if checkpoint else _seconds(migration))
+
+
+def _weight_bytes(migration: Migration) -> int:
+    from migrate.checkpoint.convert import assign
+    from migrate.checkpoint.weights import output_tensors
+    from migrate.gguf.types import DType
+
+    assert migration.layout is not None
+    return sum(t.nbytes for t in output_tensors(assign(migration.layout, DType(migration.dtype))))
 
 
 def _seconds(migration: Migration) -> float | None:

@@ -26,7 +26,7 @@ class Source(_Model):
     """The model as Ollama had it; enough to render its prompts again without the store."""
 
     name: str
-    kind: Literal["store", "modelfile", "gguf", "host"]
+    kind: Literal["store", "modelfile", "gguf", "host", "checkpoint"]
     architecture: str
     quantization: str
     parameter_count: int

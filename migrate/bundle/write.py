@@ -16,6 +16,7 @@ from migrate.bundle import format as bundle_format
 from migrate.bundle.runbook import runbook
 from migrate.errors import BadInput, OutputExists, Refused, StoreError, UsageError
 from migrate.findings import Finding
+from migrate.gguf.header import GGUFHeader
 from migrate.mapping import adapters
 from migrate.mapping.migration import Migration
 from migrate.ollama.options import CURRENT_VERSION
@@ -73,17 +74,20 @@ def check_output(out: Path, *, force: bool) -> None:
 
 
 def _write_into(root: Path, migration: Migration, progress: Progress | None) -> None:
-    from migrate.checkpoint.convert import convert_weights
-
     header = migration.model.gguf
     if header is None or migration.generation is None:
         raise Refused("the weights are not on this machine")
     _check_sources(migration)
     model_dir = root / "model"
     model_dir.mkdir()
-    merged = migration.adapter.header if migration.adapter and migration.adapter.merged else None
-    report = convert_weights(header, model_dir, dtype=migration.dtype, adapter=merged, progress=progress)
-    findings = list(dict.fromkeys([*migration.ledger, *report.findings, *_write_adapter(root, migration)]))
+    if migration.model.checkpoint is not None:
+        from migrate.checkpoint.passthrough import copy_checkpoint
+
+        copy_checkpoint(migration.model.checkpoint, model_dir, progress=progress)
+        weights_findings: Sequence[Finding] = ()
+    else:
+        weights_findings = _convert(migration, header, model_dir, progress)
+    findings = list(dict.fromkeys([*migration.ledger, *weights_findings, *_write_adapter(root, migration)]))
     _text(model_dir / "generation_config.json", _json(migration.generation.to_dict()))
     if migration.chat_template is not None:
         _text(model_dir / "chat_template.jinja", migration.chat_template)
@@ -94,6 +98,13 @@ def _write_into(root: Path, migration: Migration, progress: Progress | None) -> 
     _text(root / "MIGRATION.md", runbook(migration, findings, GENERATOR))
     manifest = _manifest(migration, findings, _files(root))
     _text(root / bundle_format.FILE_NAME, manifest.to_json())
+
+
+def _convert(migration: Migration, header: GGUFHeader, model_dir: Path, progress: Progress | None) -> Sequence[Finding]:
+    from migrate.checkpoint.convert import convert_weights
+
+    adapter = migration.adapter.header if migration.adapter and migration.adapter.merged else None
+    return convert_weights(header, model_dir, dtype=migration.dtype, adapter=adapter, progress=progress).findings
 
 
 def _write_adapter(root: Path, migration: Migration) -> Sequence[Finding]:
@@ -196,7 +207,7 @@ def _digests(migration: Migration) -> dict[str, str]:
     """The layers' digests; a GGUF that is no blob of a store is hashed here."""
     digests = {role: digest for role, digest in migration.model.digests.items() if digest}
     header = migration.model.gguf
-    if header is not None and "model" not in digests:
+    if header is not None and migration.model.checkpoint is None and "model" not in digests:
         digests["model"] = f"sha256:{_sha256(header.path)}"
     return dict(sorted(digests.items()))
 
@@ -234,7 +245,7 @@ def _check_sources(migration: Migration) -> None:
     """The blobs must still be what their digests, and the header that was planned with, say."""
     model, header = migration.model, migration.model.gguf
     assert header is not None
-    if header.path.stat().st_size != header.size:
+    if model.checkpoint is None and header.path.stat().st_size != header.size:
         raise BadInput(f"{header.path.name} changed size while it was being read", hint="try again")
     used = {header.path, *(migration.adapter.files if migration.adapter else [])}
     for layer in dict.fromkeys((*model.layers, *model.adapters)):

@@ -64,6 +64,10 @@ def map_adapter(model: OllamaModel, ledger: Ledger, *, merge: bool = False) -> A
     except (GGUFError, NotFound, BadInput, Refused) as error:
         ledger.add("ADAPTER", Status.REFUSED, layers, "", str(error), error.hint or "")
         return None
+    if adapter.header is not None and model.checkpoint is not None:
+        reason = "a GGUF adapter beside a checkpoint directory: its rows are in llama.cpp's order"
+        ledger.add("ADAPTER", Status.REFUSED, layers, "", reason, "name the adapter's PEFT directory instead")
+        return None
     return _merged(adapter, ledger) if merge else _served(adapter, ledger)
 
 

@@ -12,6 +12,7 @@ from migrate.architectures.variants import normalise
 from migrate.findings import Finding, Ledger, Status
 from migrate.gguf import eog
 from migrate.gguf.header import GGUFHeader
+from migrate.gguf.vocab import adds_bos
 from migrate.mapping.adapters import Adapter, map_adapter, model_names
 from migrate.mapping.parameters import Client, Sampling, map_context, map_sampling
 from migrate.mapping.prompt import ParserChoice, map_chat_template, map_parsers
@@ -95,7 +96,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     _attachments(model, ledger)
     adapter = map_adapter(model, ledger, merge=choices.merge_adapter)
     vocabulary = map_tokenizer(model, ledger)
-    bos = vocabulary is not None and vocabulary.add_bos
+    bos = vocabulary.add_bos if vocabulary else bool(model.checkpoint and model.gguf and adds_bos(model.gguf))
     jinja = map_chat_template(model, path, ledger, bos=bos, own_template=choices.own_chat_template)
 
     values = {p.name: p for p in parameters}

@@ -9,6 +9,7 @@ from migrate.findings import Ledger, Status
 from migrate.gguf.header import GGUFHeader
 from migrate.gguf.types import GGMLType
 from migrate.gguf.vocab import Vocabulary, read_vocabulary
+from migrate.ollama.checkpoint import Checkpoint
 from migrate.ollama.model import OllamaModel
 
 
@@ -24,6 +25,8 @@ def map_weights(model: OllamaModel, requested: str | None, ledger: Ledger) -> tu
             "run this where the Ollama store is, or pass --models-dir",
         )
         return None, ""
+    if model.checkpoint is not None:
+        return None, _map_checkpoint(model.checkpoint, requested, ledger)
     try:
         layout = architectures.read(header)
     except (Refused, GGUFError) as error:
@@ -50,6 +53,19 @@ def map_weights(model: OllamaModel, requested: str | None, ledger: Ledger) -> tu
     return layout, dtype
 
 
+def _map_checkpoint(checkpoint: Checkpoint, requested: str | None, ledger: Ledger) -> str:
+    """Weights that are a checkpoint already: the same files. vLLM converts when it loads, if another dtype is asked."""
+    dtype = requested or checkpoint.dtype
+    tensors = f"{len(checkpoint.tensors)} tensors, {checkpoint.nbytes / 1e6:.1f} MB of {checkpoint.dtype}"
+    if checkpoint.shards:
+        reason = "the checkpoint itself; Ollama served what its converter made of it"
+    else:
+        reason = "one tensor per layer, put together to a checkpoint again"
+    ledger.add("FROM", Status.EXACT if dtype == checkpoint.dtype else Status.APPROXIMATE, f"safetensors: {tensors}",
+               f"safetensors {checkpoint.dtype}, served as {dtype}", reason)  # fmt: skip
+    return dtype
+
+
 def _is_exact(kinds: set[str], dtype: str) -> bool:
     """Whether the matrices keep their numbers. Beside F16 or BF16 matrices F32 holds norms and biases, which were of
     that dtype in the original; the checkpoint's own finding on F32 says so."""
@@ -62,6 +78,9 @@ def _is_exact(kinds: set[str], dtype: str) -> bool:
 def map_tokenizer(model: OllamaModel, ledger: Ledger) -> Vocabulary | None:
     if model.gguf is None:
         return None
+    if model.checkpoint is not None:
+        _map_original_tokenizer(model.checkpoint, ledger)
+        return None
     try:
         vocabulary = read_vocabulary(model.gguf)
     except (Refused, GGUFError) as error:
@@ -72,6 +91,15 @@ def map_tokenizer(model: OllamaModel, ledger: Ledger) -> Vocabulary | None:
     ledger.add("tokenizer", Status.EXACT, f"{model.gguf.get('tokenizer.ggml.model')}{f'/{pre}' if pre else ''}, "
                f"{len(vocabulary.tokens):,} tokens", "tokenizer.json", "the same ids for the same text")  # fmt: skip
     return vocabulary
+
+
+def _map_original_tokenizer(checkpoint: Checkpoint, ledger: Ledger) -> None:
+    names = [name for name in ("tokenizer.json", "tokenizer.model") if name in checkpoint.files]
+    if names:
+        ledger.add("tokenizer", Status.EXACT, ", ".join(names), "the same files", "the checkpoint's own tokenizer")
+        return
+    ledger.add("tokenizer", Status.REFUSED, "", "", "the checkpoint has neither tokenizer.json nor tokenizer.model",
+               "Give the original tokenizer with --tokenizer DIR.")  # fmt: skip
 
 
 def default_dtype(header: GGUFHeader, *, float16: bool = True) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from migrate.gguf.header import GGUFHeader
+    from migrate.ollama.checkpoint import Checkpoint
 
 Message = Mapping[str, Any]
 """One chat message as Ollama's API has it: role, content, tool_calls, tool_name, thinking, images."""
@@ -56,7 +57,7 @@ class OllamaModel:
     """
 
     name: str
-    kind: Literal["store", "modelfile", "gguf", "host"]
+    kind: Literal["store", "modelfile", "gguf", "host", "checkpoint"]
     gguf: GGUFHeader | None = None
     gguf_path: Path | None = None
     template: str | None = None
@@ -83,3 +84,5 @@ class OllamaModel:
     selected_template: str | None = None
     """`template` of /api/show: what a live server would use, be it Go or Jinja. None offline."""
     capabilities: Sequence[str] = ()
+    checkpoint: Checkpoint | None = None
+    """Weights as a Hugging Face checkpoint (FROM directory, tensor layers); `gguf` is then a header without a file."""

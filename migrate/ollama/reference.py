@@ -17,6 +17,7 @@ from migrate.errors import BadInput, ModelfileError, NotFound, Refused
 from migrate.gguf.header import MAGIC, GGUFHeader, read_header
 from migrate.ollama import manifest as manifests
 from migrate.ollama import modelfile, options
+from migrate.ollama.checkpoint import is_checkpoint, read_directory
 from migrate.ollama.model import Layer, OllamaModel
 from migrate.ollama.modelfile import Command
 from migrate.ollama.names import ModelName, split_source
@@ -68,13 +69,15 @@ def load_path(path: Path, *, models_dir: Path | None = None, host: str | None = 
     if path.is_dir():
         if (path / "Modelfile").is_file():
             return load_modelfile(path / "Modelfile", models_dir=models_dir, host=host)
-        _refuse_checkpoint(path)
+        if is_checkpoint(path):
+            return _from_checkpoint(path)
+        _refuse_pickled(path)
         raise NotFound(f"{path} is a directory without a Modelfile", hint="Name the Modelfile or the GGUF in it.")
     if not path.is_file():
         raise BadInput(f"{path} is no regular file")
     if _is_gguf(path):
         return _from_gguf(path)
-    _refuse_checkpoint(path)
+    _refuse_pickled(path)
     return load_modelfile(path, models_dir=models_dir, host=host)
 
 
@@ -148,11 +151,18 @@ def _layer(path: Path, media_type: str) -> Layer:
     return Layer(media_type, digest="", size=path.stat().st_size, path=path, name=path.name)
 
 
-def _refuse_checkpoint(path: Path) -> None:
+def _from_checkpoint(directory: Path) -> OllamaModel:
+    checkpoint, header = read_directory(directory)
+    name = directory.resolve().name
+    return OllamaModel(name=name, kind="checkpoint", gguf=header, gguf_path=None, checkpoint=checkpoint)
+
+
+def _refuse_pickled(path: Path) -> None:
+    """Checkpoints that are no directory of safetensors."""
     if path.suffix in (".safetensors", ".bin", ".pth") or any((path / name).is_file() for name in _CHECKPOINT_FILES):
         raise Refused(
-            f"{path} is already a checkpoint, not a GGUF",
-            hint="vLLM can serve it directly: vllm serve DIR. Only what `ollama create` made of it would need moving.",
+            f"{path} is a checkpoint, but not a directory with config.json and model*.safetensors",
+            hint="Name the directory; pickled weights (.bin, .pth) have to be saved as safetensors first.",
         )
 
 
@@ -181,7 +191,11 @@ def _from_files(paths: Sequence[Path]) -> OllamaModel:
     """Several FROM lines name the parts of one model: weights, a projector, an adapter, told apart by their content."""
     layers = []
     for path in paths:
-        _refuse_checkpoint(path)
+        if path.is_dir() and is_checkpoint(path):
+            if len(paths) > 1:
+                raise BadInput(f"FROM {path}: a checkpoint directory stands alone; there are {len(paths)} FROM lines")
+            return replace(_from_checkpoint(path), name="", kind="modelfile")
+        _refuse_pickled(path)
         if path.is_dir() or not _is_gguf(path):
             raise BadInput(
                 f"FROM {path}: not a GGUF file", hint="Ollama imports GGUF files and checkpoint directories."

@@ -17,10 +17,11 @@ def refusal(model: OllamaModel) -> Finding | None:
         )
     if "image" in model.capabilities:
         return _refused(model, "it generates images; only text and embedding models are moved", "")
-    if any(layer.media_type == TENSOR for layer in model.layers) or config.get("model_format") == "safetensors":
+    tensors = any(layer.media_type == TENSOR for layer in model.layers) or config.get("model_format") == "safetensors"
+    if tensors and model.checkpoint is None:
         action = "Serve the Hugging Face checkpoint it was made from: vLLM reads it directly."
         return _refused(
-            model, "made with `ollama create --experimental` for MLX: one layer per tensor, no GGUF", action
+            model, "made with `ollama create --experimental` for MLX and quantized: only MLX reads such tensors", action
         )
     if unknown := [layer for layer in model.layers if layer.media_type not in KNOWN]:
         kind = unknown[0].media_type

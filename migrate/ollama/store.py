@@ -13,11 +13,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from migrate.errors import MigrateError, NotFound, StoreError
+from migrate.errors import MigrateError, NotFound, Refused, StoreError
 from migrate.gguf.header import GGUFHeader, read_header
+from migrate.ollama import checkpoint as checkpoints
 from migrate.ollama import manifest as manifests
 from migrate.ollama import options
 from migrate.ollama.bounded import loads, loads_object, read_bytes
+from migrate.ollama.checkpoint import Checkpoint
 from migrate.ollama.locations import default_models_dirs, find_models_dir
 from migrate.ollama.manifest import Manifest, digest_hex
 from migrate.ollama.model import Layer, Message, OllamaModel
@@ -166,11 +168,13 @@ class Store:
         for layer in manifest.of(*manifests.WEIGHTS):
             self._checked(layer, f"{found.short}: {layer.media_type.removeprefix(manifests.IMAGE)}")
         weights = manifest.last(manifests.MODEL)
+        checkpoint, header = self._checkpoint(manifest, found, config.get("capabilities") or ())
         template = manifest.last(manifests.TEMPLATE, manifests.PROMPT)
         return OllamaModel(
             name=found.short,
             kind="store",
-            gguf=_header(weights, config),
+            gguf=header or _header(weights, config),
+            checkpoint=checkpoint,
             gguf_path=weights.path if weights else None,
             template=self._text(template, f"{found.short}: template"),
             system=self._text(manifest.last(manifests.SYSTEM), f"{found.short}: system"),
@@ -192,6 +196,28 @@ class Store:
             parent_parameters=self._parent_parameters(weights, found),
             capabilities=tuple(config.get("capabilities") or ()),
         )
+
+    def _checkpoint(
+        self, manifest: Manifest, name: ModelName, capabilities: Sequence[str]
+    ) -> tuple[Checkpoint | None, GGUFHeader | None]:
+        """The tensor layers of a model made for MLX; (None, None) when it has none, or generates images.
+
+        Names that begin with "draft" belong to a second model, for speculation.
+        """
+        layers = [layer for layer in manifest.of(manifests.TENSOR) if not (layer.name or "").startswith("draft.")]
+        if not layers or "image" in capabilities:
+            return None, None
+        files = [layer for layer in manifest.of(manifests.JSON_FILE) if "/" not in (layer.name or "/")]
+        located = {layer.name or "": self._checked(layer, f"{name.short}: {layer.name}") for layer in (*files, *layers)}
+        names = {layer.name or "" for layer in files}
+        try:
+            return checkpoints.read_layers(
+                name.short,
+                {key: path for key, path in located.items() if key in names},
+                {key: path for key, path in located.items() if key not in names},
+            )
+        except Refused:
+            return None, None  # quantized for MLX: the model is described, and refused with its reason
 
     def _config(self, manifest: Manifest, name: ModelName) -> dict[str, Any]:
         if manifest.config is None:

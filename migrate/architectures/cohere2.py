@@ -34,13 +34,13 @@ def config(source: Source) -> Config:
 def windows(source: Source, layers: int) -> list[str]:
     """`layer_types`: the window's layers as the file lists them, or three of four.
 
-    llama.cpp takes a number of `PATTERN` for the period and overlooks a list; a list that is not its period is what the
-    model was trained with all the same.
+    Older llama.cpp takes a number of `PATTERN` for the period and overlooks a list; a list that is not its period is
+    what the model was trained with all the same, and what newer llama.cpp follows.
     """
     types = layer_types(source, layers, PERIOD)
     period = ["sliding_attention" if (i + 1) % PERIOD else "full_attention" for i in range(layers)]
     if not isinstance(source.get(PATTERN, PERIOD), int) and types != period:
-        reason = "llama.cpp overlooks the list for this architecture and takes three of four"
+        reason = "as the model was made; older llama.cpp overlooks the list for this architecture: three of four"
         shown = f"{types.count('sliding_attention')} of {layers} layers"
         source.ledger.add(PATTERN, Status.APPROXIMATE, shown, "layer_types", reason)
     return types

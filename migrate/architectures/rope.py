@@ -43,11 +43,9 @@ def rope_parameters(source: Source, head_dim: int, default_theta: float = 10_000
 
 def _metadata_scaling(source: Source) -> dict[str, Any]:
     """Linear and YaRN scaling from `<arch>.rope.scaling.*`; {} when there is none."""
-    kind = source.get("rope.scaling.type", "none") or "none"
-    factor = source.number("rope.scaling.factor", 0.0)
-    legacy_linear = source.number("rope.scale_linear", 0.0)
-    if kind == "none" and legacy_linear > 1.0:
-        kind, factor = "linear", legacy_linear
+    # llama.cpp takes a factor without a type for linear scaling, and scales nothing when the type is "none".
+    kind = source.get("rope.scaling.type") or "linear"
+    factor = source.number("rope.scaling.factor", 0.0) or source.number("rope.scale_linear", 0.0)
     original = source.integer("rope.scaling.original_context_length", 0)
     source.get("rope.scaling.finetuned")  # a remark; nothing computes with it
     if kind == "none" or (kind == "linear" and factor in (0.0, 1.0)):

@@ -97,6 +97,11 @@ SCALINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
     ),
     ({"llama.rope.scale_linear": 2.0}, {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}),
+    ({"llama.rope.scaling.factor": 4.0}, {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}),
+    (
+        {"llama.rope.scaling.type": "none", "llama.rope.scale_linear": 2.0},
+        {"rope_type": "default", "rope_theta": 10000.0},
+    ),
     (
         {
             "llama.rope.scaling.type": "yarn",

@@ -49,7 +49,7 @@ def attention_factor(source: Source, factor: float) -> dict[str, float]:
     if not math.isclose(value, computed, rel_tol=1e-4):
         reason = f"Ollama computes with {computed:.4f} in the layers that see everything; the model was made with this"
         source.ledger.add(ATTENTION_FACTOR, Status.APPROXIMATE, multiplier, f'"attention_factor": {value}', reason)
-    return {"attention_factor": value}
+    return {} if math.isclose(value, usual, rel_tol=1e-6) else {"attention_factor": value}
 
 
 ARCHITECTURE = replace(

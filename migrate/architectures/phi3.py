@@ -52,7 +52,6 @@ def _rope(source: Source, head_dim: int, length: int, original: int) -> dict[str
         "long_factor": [shortest_float(value) for value in long],
         "short_factor": [shortest_float(value) for value in short],
         "original_max_position_embeddings": original,
-        "factor": length / original,
     }
     factor = source.number("rope.scaling.attn_factor", 1.0)
     implied = math.sqrt(1 + math.log(length / original) / math.log(original)) if length > original else 1.0

@@ -6,23 +6,24 @@ from dataclasses import replace
 
 from migrate.architectures import qwen3_5
 from migrate.architectures.base import Config, Source
-from migrate.architectures.common import EMBEDDING, MLP, OUTPUT, decoder_config, with_kind
+from migrate.architectures.common import EMBEDDING, MLP, OUTPUT, decoder_config, experts, optional, with_kind
 from migrate.architectures.qwen3_moe import ROUTER, expert_size
-from migrate.architectures.tensors import Fuse, Reshape, Tensor
+from migrate.architectures.tensors import Reshape, Tensor, Unstack
 from migrate.errors import GGUFError
 
-_WIDE, _TALL = ("experts", "moe_intermediate", "hidden"), ("experts", "hidden", "moe_intermediate")
+GATE, UP, DOWN = experts("mlp.experts", "gate_proj", "up_proj", "down_proj")
 _GATE_UP = ("experts", "moe_gate_up", "hidden")
 EXPERTS = (
     ROUTER,
-    Tensor("blk.{i}.ffn_gate_up_exps.weight", f"{MLP}.experts.gate_up_proj", _GATE_UP, group="gate and up fused"),
-    Tensor(
-        (("blk.{i}.ffn_gate_exps.weight", _WIDE), ("blk.{i}.ffn_up_exps.weight", _WIDE)),
-        f"{MLP}.experts.gate_up_proj",
-        transform=Fuse("experts", _GATE_UP),
-        group="gate and up apart",
+    *optional((GATE, UP), "gate and up apart"),
+    *optional(
+        (
+            Tensor("blk.{i}.ffn_gate_up_exps.weight", GATE.target, _GATE_UP, Unstack(0, 2)),
+            Tensor("blk.{i}.ffn_gate_up_exps.weight", UP.target, _GATE_UP, Unstack(1, 2)),
+        ),
+        "gate and up fused",
     ),
-    Tensor("blk.{i}.ffn_down_exps.weight", f"{MLP}.experts.down_proj", _TALL),
+    DOWN,
 )
 SHARED_EXPERT = (
     Tensor("blk.{i}.ffn_gate_shexp.weight", f"{MLP}.shared_expert.gate_proj.weight", ("shared", "hidden")),
@@ -38,12 +39,11 @@ def config(source: Source) -> Config:
     if source.has("gate and up fused") == source.has("gate and up apart"):
         raise GGUFError(f"{source.header.path.name}: experts' gate and up matrices are missing, or there twice")
     result = decoder_config(source, omit=("intermediate_size",)) | qwen3_5.linear_attention(source)
-    experts = source.integer("expert_count")
     source.get("feed_forward_length")
     return result | {
         "rope_parameters": qwen3_5.rope(source, result["head_dim"]),
         "attention_bias": False,
-        "num_experts": experts,
+        "num_experts": source.integer("expert_count"),
         "num_experts_per_tok": source.integer("expert_used_count"),
         "moe_intermediate_size": expert_size(source),
         "shared_expert_intermediate_size": source.integer("expert_shared_feed_forward_length"),
@@ -78,6 +78,7 @@ ARCHITECTURE = replace(
         "qkv_proj": ("q_proj", "k_proj", "v_proj"),
         "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"),
         "in_proj_ba": ("in_proj_b", "in_proj_a"),
+        "experts": ("gate_proj", "up_proj", "down_proj"),
     },
     lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
 )

@@ -220,16 +220,23 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Unstack:
-    """A tensor [experts, rows, columns] as one matrix per expert; "{e}" in the target stands for the expert."""
+    """A tensor [experts, rows, columns] as one matrix per expert; "{e}" in the target stands for the expert.
+
+    `part` of `parts`: only that stretch of every expert's rows (gate and up in one tensor).
+    """
+
+    part: int = 0
+    parts: int = 1
 
     def __call__(self, target: str, sources: tuple[TensorInfo, ...], sizes: Dimensions) -> Iterable[MappedTensor]:
         (info,) = sources
-        experts, *shape = info.torch_shape
-        width = info.shape[0] if len(shape) > 1 else prod(shape)
-        count = prod(shape) // width
+        experts, rows, *inner = info.torch_shape
+        width, count = (prod(inner), rows // self.parts) if inner else (rows, 1)
+        shape = (count, *inner) if inner else (rows,)
         for e in range(experts):
-            rows = range(e * count, (e + 1) * count)
-            yield MappedTensor(target.replace("{e}", str(e)), tuple(shape), width, (Piece(sources, rows),))
+            first = e * count * self.parts + self.part * count
+            piece = Piece(sources, range(first, first + count))
+            yield MappedTensor(target.replace("{e}", str(e)), shape, width, (piece,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,407 @@
+"""Makes fixtures/architectures with transformers, torch and llama.cpp's own converter. Run by hand:
+
+    python -m tests.architectures.make_families LLAMA_CPP [NAME ...]
+
+LLAMA_CPP is a source tree of llama.cpp (the package `conversion` and `gguf-py` in it are used, nothing is built).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tests.architectures.families import ROOT, VOCAB, expected
+
+ABSENT = object()
+BASE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+}
+
+
+def rope(theta: float, **more: Any) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": theta, **more}
+
+
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 64,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
+LINEAR_ATTENTION = {
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 16,
+    "linear_conv_kernel_dim": 4,
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+MROPE = rope(10000000.0, partial_rotary_factor=0.25, mrope_section=[2, 1, 1], mrope_interleaved=True)
+GEMMA3_ROPE = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1000000.0, "factor": 8.0},
+    "sliding_attention": rope(10000.0),
+}
+GEMMA4_ROPE = {
+    "full_attention": {"rope_type": "proportional", "rope_theta": 1000000.0, "partial_rotary_factor": 0.25},
+    "sliding_attention": rope(10000.0),
+}
+MLA = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 32,
+    "q_lora_rank": 48,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 24,
+    "v_head_dim": 20,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 32,
+    "first_k_dense_replace": 1,
+}
+DEEPSEEK_YARN = YARN | {"mscale": 0.707, "mscale_all_dim": 0.707}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+    "long_factor": [1.0, 2.0, 4.0, 8.0, 12.0, 16.5],
+    "partial_rotary_factor": 0.75,
+    "original_max_position_embeddings": 128,
+}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {
+        "model_type": "llama",
+        "head_dim": 32,
+        "rope_parameters": LLAMA3,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
+    "llama-yarn": {"model_type": "llama", "rope_parameters": YARN, "tie_word_embeddings": True},
+    "mixtral": {
+        "model_type": "mixtral",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_parameters": rope(1e6),
+    },
+    "qwen2": {"model_type": "qwen2", "rope_parameters": rope(1e6), "rms_norm_eps": 1e-6},
+    "qwen3": {"model_type": "qwen3", "head_dim": 32, "rope_parameters": rope(1e6), "tie_word_embeddings": True},
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "head_dim": 32,
+        **EXPERTS,
+        "norm_topk_prob": True,
+        "rope_parameters": rope(1e6),
+    },
+    "qwen3_5": {"model_type": "qwen3_5_text", **LINEAR_ATTENTION, "rope_parameters": MROPE},
+    "qwen3_5_moe": {
+        "model_type": "qwen3_5_moe_text",
+        "intermediate_size": ABSENT,
+        **LINEAR_ATTENTION,
+        **EXPERTS,
+        "shared_expert_intermediate_size": 48,
+        "rope_parameters": MROPE,
+    },
+    "gemma2": {"model_type": "gemma2", "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8},
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 6,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "sliding_window": 8,
+        "rope_parameters": GEMMA3_ROPE,
+    },
+    "gemma4": {
+        "model_type": "gemma4_text",
+        "num_hidden_layers": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "head_dim": 32,
+        "global_head_dim": 64,
+        "num_kv_shared_layers": 2,
+        "use_double_wide_mlp": True,
+        "hidden_size_per_layer_input": 16,
+        "vocab_size_per_layer_input": VOCAB,
+        "final_logit_softcapping": 30.0,
+        "sliding_window": 8,
+        "rope_parameters": GEMMA4_ROPE,
+    },
+    "gemma4-moe": {
+        "model_type": "gemma4_text",
+        "num_hidden_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "head_dim": 32,
+        "global_head_dim": 64,
+        "num_global_key_value_heads": 1,
+        "attention_k_eq_v": True,
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 32,
+        "hidden_size_per_layer_input": 0,
+        "vocab_size_per_layer_input": VOCAB,
+        "sliding_window": 8,
+        "rope_parameters": GEMMA4_ROPE,
+    },
+    "phi3": {
+        "model_type": "phi3",
+        "head_dim": 16,
+        "rope_parameters": LONGROPE,
+        "original_max_position_embeddings": 128,
+        "sliding_window": None,
+    },
+    "gpt_oss": {
+        "model_type": "gpt_oss",
+        "head_dim": 32,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 8,
+        "rope_parameters": YARN | {"rope_theta": 150000.0, "truncate": False},
+    },
+    "granite": {
+        "model_type": "granite",
+        "attention_multiplier": 0.0625,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 8.0,
+        "tie_word_embeddings": True,
+    },
+    "deepseek_v2": {"model_type": "deepseek_v2", **MLA, "rope_parameters": DEEPSEEK_YARN, "routed_scaling_factor": 1.5},
+    "deepseek_v2-lite": {
+        "model_type": "deepseek_v2",
+        **MLA,
+        "q_lora_rank": None,
+        "n_shared_experts": 2,
+        "rope_parameters": rope(10000.0),
+    },
+    "deepseek_v3": {
+        "model_type": "deepseek_v3",
+        **MLA,
+        "num_hidden_layers": 3,
+        "n_group": 2,
+        "topk_group": 1,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5,
+        "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0},
+    },
+    # second ring
+    "qwen2_moe": {"model_type": "qwen2_moe", **EXPERTS, "shared_expert_intermediate_size": 48, "norm_topk_prob": False},
+    "qwen3_next": {
+        "model_type": "qwen3_next",
+        **LINEAR_ATTENTION,
+        **EXPERTS,
+        "shared_expert_intermediate_size": 48,
+        "norm_topk_prob": True,
+        "rope_parameters": rope(1e7, partial_rotary_factor=0.25),
+    },
+    "gemma": {"model_type": "gemma", "head_dim": 32, "num_key_value_heads": 1},
+    "granitemoe": {
+        "model_type": "granitemoe",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "attention_multiplier": 0.0625,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 6.0,
+    },
+    "olmo2": {"model_type": "olmo2", "rope_parameters": rope(500000.0), "rms_norm_eps": 1e-6},
+    "olmo3": {
+        "model_type": "olmo3",
+        "num_hidden_layers": 4,
+        "sliding_window": 8,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"full_attention": YARN, "sliding_attention": rope(10000.0)},
+    },
+    "starcoder2": {"model_type": "starcoder2", "norm_epsilon": 1e-5, "rope_parameters": rope(100000.0)},
+    "stablelm": {
+        "model_type": "stablelm",
+        "use_qkv_bias": True,
+        "rope_parameters": rope(10000.0, partial_rotary_factor=0.25),
+    },
+    "cohere": {"model_type": "cohere", "logit_scale": 0.0625, "rope_parameters": rope(8000000.0)},
+    "cohere2": {
+        "model_type": "cohere2",
+        "num_hidden_layers": 4,
+        "sliding_window": 8,
+        "logit_scale": 0.25,
+        "rope_parameters": rope(50000.0),
+    },
+    "falcon": {
+        "model_type": "falcon",
+        "num_kv_heads": 2,
+        "new_decoder_architecture": True,
+        "bias": False,
+        "parallel_attn": True,
+        "alibi": False,
+    },
+    "falcon-7b": {
+        "model_type": "falcon",
+        "multi_query": True,
+        "num_kv_heads": 1,
+        "new_decoder_architecture": False,
+        "bias": False,
+        "parallel_attn": True,
+        "alibi": False,
+    },
+    "glm4": {"model_type": "glm4", "head_dim": 32, "rope_parameters": rope(10000.0, partial_rotary_factor=0.5)},
+    "exaone4": {
+        "model_type": "exaone4",
+        "num_hidden_layers": 4,
+        "sliding_window": 8,
+        "sliding_window_pattern": 4,
+        "head_dim": 32,
+        "rope_parameters": LLAMA3 | {"rope_theta": 1000000.0},
+    },
+    "lfm2": {
+        "model_type": "lfm2",
+        "num_hidden_layers": 3,
+        "layer_types": ["conv", "full_attention", "conv"],
+        "conv_L_cache": 3,
+        "block_auto_adjust_ff_dim": False,
+        "rope_parameters": rope(1000000.0),
+    },
+    "ernie4_5": {"model_type": "ernie4_5", "head_dim": 32, "rope_parameters": rope(500000.0), "use_bias": False},
+    "seed_oss": {"model_type": "seed_oss", "head_dim": 32, "attention_bias": True, "rope_parameters": rope(1e7)},
+    "ministral3": {
+        "model_type": "ministral3",
+        "head_dim": 32,
+        "rope_parameters": YARN
+        | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1, "rope_theta": 1e6, "type": "yarn"},
+    },
+    "nemotron": {"model_type": "nemotron", "head_dim": 16, "rope_parameters": rope(10000.0, partial_rotary_factor=0.5)},
+    "smollm3": {
+        "model_type": "smollm3",
+        "num_hidden_layers": 4,
+        "no_rope_layers": [1, 1, 1, 0],
+        "rope_parameters": rope(2000000.0),
+    },
+}
+
+
+CONVERTER_WANTS: dict[str, dict[str, Any]] = {"cohere2": {"rotary_pct": 1.0}}
+"""Keys llama.cpp's converter reads and transformers 5 no longer writes."""
+
+
+def make(name: str, root: Path) -> None:
+    """One directory: a model with weights by name, converted, and what transformers computes with it."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with tempfile.TemporaryDirectory() as scratch:
+        hf = Path(scratch)
+        settings = {key: value for key, value in {**BASE, **FAMILIES[name]}.items() if value is not ABSENT}
+        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(hf)
+        saved = json.loads((hf / "config.json").read_text())
+        (hf / "config.json").write_text(json.dumps(saved | CONVERTER_WANTS.get(name, {}), indent=2) + "\n")
+        (path,) = hf.glob("*.safetensors")
+        tensors = {}
+        for key, old in load_file(path).items():
+            numbers = torch.from_numpy(expected(key, tuple(old.shape)).copy())
+            tensors[key] = numbers.to(old.dtype)
+        save_file(tensors, path, {"format": "pt"})
+        loaded: Any = AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32, output_loading_info=True)
+        model, loading = loaded
+        odd = {key: value for key, value in loading.items() if value}
+        assert not odd, f"not what the class loads: {odd}"
+        target = root / name
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        listed = {key: (str(t.dtype).replace("torch.bfloat16", "BF16").replace("torch.float32", "F32"), list(t.shape))
+                  for key, t in tensors.items()}  # fmt: skip
+        (target / "tensors.json").write_text(json.dumps(listed, indent=0) + "\n")
+        shutil.copyfile(hf / "config.json", target / "config.json")
+        ids = [1, *((7 * i * i + 3 * i + 5) % (VOCAB - 5) + 3 for i in range(23))]
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
+        top = logits.topk(5)
+        rows = [
+            [[int(i), round(float(p), 6)] for i, p in zip(*row, strict=True)]
+            for row in zip(top.indices, top.values, strict=True)
+        ]
+        (target / "reference.json").write_text(json.dumps({"token_ids": ids, "top5": rows}) + "\n")
+        to_gguf(hf, target / "model.gguf")
+
+
+def to_gguf(hf: Path, out: Path) -> None:
+    """llama.cpp's converter, with a vocabulary of bytes instead of one that it would have to recognise."""
+    import gguf
+    import torch
+    from conversion import get_model_class
+    from conversion.base import TextModel
+
+    logging.disable(logging.INFO)
+    architecture = json.loads((hf / "config.json").read_text())["architectures"][0]
+    converter = get_model_class(architecture)
+
+    def set_vocab(self: Any) -> None:
+        writer = self.gguf_writer
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list(["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(VOCAB - 3))])
+        writer.add_token_scores([0.0] * VOCAB)
+        writer.add_token_types([2, 3, 3] + [6] * (VOCAB - 3))
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_unk_token_id(0)
+
+    # Gemma 3's converter counts the vocabulary in it, to cut the embedding.
+    counted = {"model": {"vocab": dict.fromkeys(map(str, range(VOCAB)))}, "added_tokens": []}
+    (hf / "tokenizer.json").write_text(json.dumps(counted))
+    if hasattr(converter, "no_mtp"):
+        converter.no_mtp = True  # there are no layers that predict further tokens
+    with contextlib.ExitStack() as stack, torch.inference_mode():
+        for part in _and_below(TextModel):
+            if "set_vocab" in vars(part):
+                stack.enter_context(mock.patch.object(part, "set_vocab", set_vocab))
+        converter(hf, gguf.LlamaFileType.MOSTLY_BF16, out).write()
+
+
+def _and_below(kind: type) -> list[type]:
+    found = [kind]
+    for child in type.__subclasses__(kind):
+        found += _and_below(child)
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    llama_cpp, *names = arguments
+    sys.path[:0] = [llama_cpp, f"{llama_cpp}/gguf-py"]
+    for name in names or FAMILIES:
+        try:
+            make(name, ROOT)
+        except Exception as error:
+            print(f"{name}: {type(error).__name__}: {str(error)[:300]}")
+        else:
+            print(f"{name}: {(ROOT / name / 'model.gguf').stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

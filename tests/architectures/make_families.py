@@ -259,15 +259,20 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "bias": False,
         "parallel_attn": True,
         "alibi": False,
+        "intermediate_size": ABSENT,
+        "max_position_embeddings": 2048,
     },
     "falcon-7b": {
         "model_type": "falcon",
         "multi_query": True,
         "num_kv_heads": 1,
+        "num_key_value_heads": 1,
         "new_decoder_architecture": False,
         "bias": False,
         "parallel_attn": True,
         "alibi": False,
+        "intermediate_size": ABSENT,
+        "max_position_embeddings": 2048,
     },
     "glm4": {"model_type": "glm4", "head_dim": 32, "rope_parameters": rope(10000.0, partial_rotary_factor=0.5)},
     "exaone4": {
@@ -292,7 +297,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "model_type": "ministral3",
         "head_dim": 32,
         "rope_parameters": YARN
-        | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1, "rope_theta": 1e6, "type": "yarn"},
+        | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1, "rope_theta": 1e6},
     },
     "nemotron": {"model_type": "nemotron", "head_dim": 16, "rope_parameters": rope(10000.0, partial_rotary_factor=0.5)},
     "smollm3": {

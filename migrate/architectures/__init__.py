@@ -11,6 +11,7 @@ from migrate.gguf.header import GGUFHeader
 
 _MODULES: dict[str, tuple[str, ...]] = {
     # general.architecture: modules of the model_types it may be; the first whose `matches` says yes is taken
+    "bert": ("bert",),
     "cohere2": ("cohere2",),
     "command-r": ("cohere",),
     "deepseek2": ("deepseek_v3", "deepseek_v2"),
@@ -30,6 +31,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "llama": ("mixtral", "mistral", "llama"),
     "mistral3": ("ministral3",),
     "nemotron": ("nemotron",),
+    "nomic-bert": ("nomic_bert",),
     "olmo": ("olmo",),
     "olmo2": ("olmo3", "olmo2"),
     "olmo3": ("olmo3", "olmo2"),

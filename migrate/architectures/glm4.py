@@ -1,4 +1,4 @@
-"""GLM-4-0414: four norms per layer, gate and up in one matrix, half of each head rotated. vLLM refuses it in float16."""
+"""GLM-4-0414: four norms per layer, gate and up in one matrix, half of each head rotated; never float16 in vLLM."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def model_config(layout: ModelLayout, vocabulary: Vocabulary, dtype: DType) -> d
         "model_type": layout.architecture.model_type,
         "bos_token_id": vocabulary.bos,
         "eos_token_id": vocabulary.eos,
-        "pad_token_id": vocabulary.pad,
+        "pad_token_id": layout.config.get("pad_token_id") if vocabulary.pad is None else vocabulary.pad,
         "dtype": dtype.value,
         "torch_dtype": dtype.value,
         "use_cache": True,

@@ -34,7 +34,16 @@ IGNORED = frozenset(
         *("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "classifier_dropout", "resid_dropout"),
         *("hidden_dropout_prob", "attention_probs_dropout_prob", "residual_dropout", "embedding_dropout"),
         *("router_aux_loss_coef", "router_jitter_noise", "router_z_loss_coef", "aux_loss_alpha", "seq_aux"),
-        *("pretraining_tp", "num_mtp_layers", "num_nextn_predict_layers", "ep_size", "auto_map", "rotary_pct"),
+        *(
+            "pretraining_tp",
+            "num_mtp_layers",
+            "num_nextn_predict_layers",
+            "ep_size",
+            "auto_map",
+            "rotary_pct",
+            "attn_implementation",
+        ),
+        *("is_decoder", "add_cross_attention", "position_embedding_type"),
     ]
 )
 """Keys without influence on what a model answers: bookkeeping, training, and the tokenizer's business."""

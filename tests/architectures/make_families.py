@@ -306,53 +306,139 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "no_rope_layers": [1, 1, 1, 0],
         "rope_parameters": rope(2000000.0),
     },
+    "bert": {"model_type": "bert", "max_position_embeddings": 48, "num_key_value_heads": ABSENT},
+    "nomic_bert": {
+        "model_type": "nomic_bert",
+        "max_position_embeddings": 2048,
+        "pad_token_id": 0,
+        "num_key_value_heads": ABSENT,
+        "rope_parameters": rope(1000.0),
+    },
+    "internlm2": {
+        "model_type": "internlm2",
+        "architectures": ["InternLM2ForCausalLM"],
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1000000.0,
+        "bias": False,
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+    },
+}
+ENCODERS = ("bert", "nomic_bert")
+ELSEWHERE: dict[str, dict[str, tuple[int, ...]]] = {
+    # Families whose class is not in transformers: the tensors of their checkpoints.
+    "internlm2": {
+        "model.tok_embeddings.weight": (VOCAB, 64),
+        "model.norm.weight": (64,),
+        "output.weight": (VOCAB, 64),
+        **{
+            f"model.layers.{i}.{name}.weight": shape
+            for i in range(2)
+            for name, shape in (
+                ("attention.wqkv", (128, 64)),
+                ("attention.wo", (64, 64)),
+                ("attention_norm", (64,)),
+                ("ffn_norm", (64,)),
+                ("feed_forward.w1", (96, 64)),
+                ("feed_forward.w2", (64, 96)),
+                ("feed_forward.w3", (96, 64)),
+            )
+        },
+    },
 }
 
 
-CONVERTER_WANTS: dict[str, dict[str, Any]] = {"cohere2": {"rotary_pct": 1.0}}
+CONVERTER_WANTS: dict[str, dict[str, Any]] = {
+    "cohere2": {"rotary_pct": 1.0},
+    "nomic_bert": {
+        "n_positions": 8192,
+        "max_trained_positions": 2048,
+        "activation_function": "swiglu",
+        "causal": False,
+        "qkv_proj_bias": False,
+        "mlp_fc1_bias": False,
+        "mlp_fc2_bias": False,
+        "prenorm": False,
+        "rotary_emb_fraction": 1.0,
+        "rotary_emb_interleaved": False,
+        "rotary_emb_scale_base": None,
+        "rotary_emb_base": 1000.0,
+    },
+}
 """Keys llama.cpp's converter reads and transformers 5 no longer writes."""
 
 
 def make(name: str, root: Path) -> None:
     """One directory: a model with weights by name, converted, and what transformers computes with it."""
     import torch
-    from safetensors.torch import load_file, save_file
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     with tempfile.TemporaryDirectory() as scratch:
         hf = Path(scratch)
         settings = {key: value for key, value in {**BASE, **FAMILIES[name]}.items() if value is not ABSENT}
-        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(hf)
-        saved = json.loads((hf / "config.json").read_text())
-        (hf / "config.json").write_text(json.dumps(saved | CONVERTER_WANTS.get(name, {}), indent=2) + "\n")
-        (path,) = hf.glob("*.safetensors")
-        tensors = {}
-        for key, old in load_file(path).items():
-            numbers = torch.from_numpy(expected(key, tuple(old.shape)).copy())
-            tensors[key] = numbers.to(old.dtype)
-        save_file(tensors, path, {"format": "pt"})
-        loaded: Any = AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32, output_loading_info=True)
-        model, loading = loaded
-        odd = {key: value for key, value in loading.items() if value}
-        assert not odd, f"not what the class loads: {odd}"
+        tensors = _remote(name, settings, hf) if name in ELSEWHERE else _by_class(name, settings, hf)
         target = root / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        listed = {key: (str(t.dtype).replace("torch.bfloat16", "BF16").replace("torch.float32", "F32"), list(t.shape))
-                  for key, t in tensors.items()}  # fmt: skip
+        short = {torch.bfloat16: "BF16", torch.float32: "F32"}
+        listed = {key: (short[t.dtype], list(t.shape)) for key, t in tensors.items()}
         (target / "tensors.json").write_text(json.dumps(listed, indent=0) + "\n")
         shutil.copyfile(hf / "config.json", target / "config.json")
-        ids = [1, *((7 * i * i + 3 * i + 5) % (VOCAB - 5) + 3 for i in range(23))]
-        with torch.inference_mode():
-            logits = model(torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
-        top = logits.topk(5)
-        rows = [
-            [[int(i), round(float(p), 6)] for i, p in zip(*row, strict=True)]
-            for row in zip(top.indices, top.values, strict=True)
-        ]
-        (target / "reference.json").write_text(json.dumps({"token_ids": ids, "top5": rows}) + "\n")
+        if name not in ELSEWHERE:
+            (target / "reference.json").write_text(json.dumps(_reference(name, hf)) + "\n")
         to_gguf(hf, target / "model.gguf")
+
+
+def _remote(name: str, settings: dict[str, Any], hf: Path) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {
+        key: torch.from_numpy(expected(key, shape).copy()).to(torch.bfloat16) for key, shape in ELSEWHERE[name].items()
+    }
+    save_file(tensors, hf / "model.safetensors", {"format": "pt"})
+    (hf / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    return tensors
+
+
+def _by_class(name: str, settings: dict[str, Any], hf: Path) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    kind: Any = AutoModel if name in ENCODERS else AutoModelForCausalLM
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    kind.from_config(config, dtype=torch.bfloat16).save_pretrained(hf)
+    saved = json.loads((hf / "config.json").read_text())
+    (hf / "config.json").write_text(json.dumps(saved | CONVERTER_WANTS.get(name, {}), indent=2) + "\n")
+    (path,) = hf.glob("*.safetensors")
+    tensors = {}
+    for key, old in load_file(path).items():
+        if not key.startswith("pooler."):  # llama.cpp leaves it out
+            tensors[key] = torch.from_numpy(expected(key, tuple(old.shape)).copy()).to(old.dtype)
+    save_file(tensors, path, {"format": "pt"})
+    return tensors
+
+
+def _reference(name: str, hf: Path) -> dict[str, Any]:
+    """What transformers computes: the likeliest five next tokens at every position, or the first hidden values."""
+    import torch
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    kind: Any = AutoModel if name in ENCODERS else AutoModelForCausalLM
+    model, loading = kind.from_pretrained(hf, dtype=torch.float32, output_loading_info=True)
+    odd = {key: value for key, value in loading.items() if value and not all("pooler" in str(v) for v in value)}
+    assert not odd, f"not what the class loads: {odd}"
+    ids = [1, *((7 * i * i + 3 * i + 5) % (VOCAB - 5) + 3 for i in range(23))]
+    with torch.inference_mode():
+        if name in ENCODERS:
+            hidden = model(torch.tensor([ids])).last_hidden_state[0, :, :5]
+            return {"token_ids": ids, "hidden": [[round(float(x), 6) for x in row] for row in hidden]}
+        top = model(torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1).topk(5)
+    rows = zip(top.indices, top.values, strict=True)
+    return {
+        "token_ids": ids,
+        "top5": [[[int(i), round(float(p), 6)] for i, p in zip(*row, strict=True)] for row in rows],
+    }
 
 
 def to_gguf(hf: Path, out: Path) -> None:
@@ -378,7 +464,7 @@ def to_gguf(hf: Path, out: Path) -> None:
         writer.add_unk_token_id(0)
 
     # Gemma 3's converter counts the vocabulary in it, to cut the embedding.
-    counted = {"model": {"vocab": dict.fromkeys(map(str, range(VOCAB)))}, "added_tokens": []}
+    counted = {"model": {"type": "WordPiece", "vocab": dict.fromkeys(map(str, range(VOCAB)))}, "added_tokens": []}
     (hf / "tokenizer.json").write_text(json.dumps(counted))
     if hasattr(converter, "no_mtp"):
         converter.no_mtp = True  # there are no layers that predict further tokens
@@ -391,7 +477,8 @@ def to_gguf(hf: Path, out: Path) -> None:
 
 def _and_below(kind: type) -> list[type]:
     found = [kind]
-    for child in type.__subclasses__(kind):
+    children: list[type] = kind.__subclasses__()
+    for child in children:
         found += _and_below(child)
     return found
 

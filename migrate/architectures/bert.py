@@ -41,7 +41,7 @@ def config(source: Source) -> Config:
     if source.boolean("attention.causal", False):
         raise source.refuse("a BERT with causal attention")
     pooling_modes(source.header)
-    for key in ("pooling_type", "normalize_embeddings", "context_length"):
+    for key in ("pooling_type", "normalize_embeddings", "context_length", "attention.key_length"):
         source.get(key)
     types, positions = source.shape("token_types.weight"), source.shape("position_embd.weight")
     return {

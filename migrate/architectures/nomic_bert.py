@@ -26,7 +26,7 @@ def config(source: Source) -> Config:
     if source.integer("moe_every_n_layers", 0):
         raise source.refuse("experts (nomic-embed-text-v2-moe); not described yet")
     pooling_modes(source.header)
-    for key in ("pooling_type", "normalize_embeddings"):
+    for key in ("pooling_type", "normalize_embeddings", "attention.key_length", "attention.value_length"):
         source.get(key)
     eps, theta = source.number("attention.layer_norm_epsilon"), source.number("rope.freq_base", 10_000.0)
     types = source.shape("token_types.weight")

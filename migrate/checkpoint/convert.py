@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from migrate import architectures
-from migrate.architectures.base import ModelLayout
+from migrate.architectures.base import ModelLayout, read_float32
+from migrate.architectures.tensors import MappedTensor
 from migrate.checkpoint.config import model_config
 from migrate.checkpoint.dense import Dense
 from migrate.checkpoint.lora import merge_factors
@@ -119,7 +121,19 @@ def assign(
 ) -> list[Assignment]:
     """How each tensor is stored. `factors` of an adapter by the name of the tensor they are folded into."""
     dense, merged = Dense(dtype), Merged(dtype, factors)
-    return [(tensor, merged if tensor.target in factors else dense) for tensor in layout.tensors]
+    assignments: list[Assignment] = []
+    for tensor in layout.tensors:
+        if tensor.float32 and not (dtype is DType.BFLOAT16 and _all_bfloat16(layout.header, tensor)):
+            assignments.append((tensor, Dense(DType.FLOAT32)))
+        else:
+            assignments.append((tensor, merged if tensor.target in factors else dense))
+    return assignments
+
+
+def _all_bfloat16(header: GGUFHeader, tensor: MappedTensor) -> bool:
+    """Whether a small float32 tensor loses nothing in bfloat16: its original was in that dtype, then."""
+    values = [value for info in tensor.sources for value in read_float32(header, info)]
+    return all(not struct.unpack("<I", struct.pack("<f", value))[0] & 0xFFFF for value in values)
 
 
 def choose_dtype(layout: ModelLayout, requested: str | None) -> tuple[DType, list[Finding]]:

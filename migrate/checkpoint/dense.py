@@ -23,13 +23,10 @@ class Dense:
     def outputs(self, tensor: MappedTensor) -> list[OutputTensor]:
         for info in tensor.sources:
             check_convertible(info.type, info.name)
-        return [OutputTensor(tensor.target, Storage(self.dtype_of(tensor).safetensors), tensor.shape)]
-
-    def dtype_of(self, tensor: MappedTensor) -> DType:
-        return DType.FLOAT32 if tensor.float32 else self.dtype
+        return [OutputTensor(tensor.target, Storage(self.dtype.safetensors), tensor.shape)]
 
     def encode(self, tensor: MappedTensor, stretch: Stretch, scratch: Scratch) -> Iterable[tuple[str, int, memoryview]]:
-        dtype = self.dtype_of(tensor)
+        dtype = self.dtype
         out = scratch.bytes("out", stretch.rows * stretch.width * dtype.itemsize)
         try:
             if tensor.operation is None:

@@ -40,6 +40,7 @@ IGNORED = frozenset(
             "num_nextn_predict_layers",
             "ep_size",
             "auto_map",
+            "n_positions",
             "rotary_pct",
             "attn_implementation",
         ),
@@ -47,8 +48,13 @@ IGNORED = frozenset(
     ]
 )
 """Keys without influence on what a model answers: bookkeeping, training, and the tokenizer's business."""
-FOR_VLLM = frozenset({"moe_layer_freq", "scoring_func", "topk_method"})
-"""Constants of a class in transformers that vLLM wants to be told."""
+FOR_VLLM = frozenset(
+    [
+        *("moe_layer_freq", "scoring_func", "topk_method", "tie_word_embeddings", "rope_parameters"),
+        *("layer_norm_epsilon", "n_embd", "n_head", "n_inner", "n_layer"),
+    ]
+)
+"""What an original may leave to its class, or call otherwise, and vLLM wants to be told."""
 
 
 def expected(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -146,7 +152,7 @@ def differing_config(family: Family, directory: Path) -> list[str]:
     """Keys that compute and are not equal, both read as transformers reads them (defaults filled in)."""
     ours = json.loads((directory / "config.json").read_text())
     mine, theirs = _as_transformers_reads(ours), _as_transformers_reads(family.config)
-    keys = sorted((mine.keys() | theirs.keys()) - IGNORED - FOR_VLLM)
+    keys = sorted((mine.keys() | theirs.keys()) - IGNORED - (FOR_VLLM - theirs.keys()))
     return [
         f"{key}: {mine.get(key, 'absent')!r} instead of {theirs.get(key, 'absent')!r}"
         for key in keys

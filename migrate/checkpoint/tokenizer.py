@@ -7,18 +7,27 @@ special tokens. The chat template is somebody else's business.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import BPE
+from tokenizers.models import BPE, Unigram, WordPiece
 
 from migrate.errors import NotFound
 from migrate.findings import Finding, Status
 from migrate.gguf.header import GGUFHeader
 from migrate.gguf.pretokenizers import PreTokenizer
-from migrate.gguf.vocab import NORMAL, USER_DEFINED, Vocabulary, adds_bos, read_vocabulary
+from migrate.gguf.vocab import (
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    Vocabulary,
+    adds_bos,
+    read_vocabulary,
+)
 
 __all__ = ["adds_bos", "build_tokenizer", "load_tokenizer", "tokenizer_config", "tokenizer_of", "write_tokenizer"]
 
@@ -54,8 +63,13 @@ def write_tokenizer(header: GGUFHeader, directory: Path) -> tuple[list[str], lis
 def tokenizer_config(vocabulary: Vocabulary, header: GGUFHeader) -> dict[str, Any]:
     """`tokenizer_config.json`. The class is the one that takes tokenizer.json as it is, in transformers 4 and 5."""
     config: dict[str, Any] = {"clean_up_tokenization_spaces": False}
-    for name in ("bos", "eos", "pad", "unk"):
-        text = vocabulary.text(getattr(vocabulary, name))
+    roles = {name: name for name in ("bos", "eos", "pad", "unk")}
+    if vocabulary.model == "wpm":
+        roles = {"cls": "bos", "sep": "sep", "pad": "pad", "unk": "unk", "mask": "mask"}
+    elif vocabulary.mask is not None:
+        roles |= {"mask": "mask"}
+    for name, role in roles.items():
+        text = vocabulary.text(getattr(vocabulary, role))
         if text is not None:
             config[f"{name}_token"] = text
     length = header.field("context_length")
@@ -67,7 +81,7 @@ def tokenizer_config(vocabulary: Vocabulary, header: GGUFHeader) -> dict[str, An
 def tokenizer_of(vocabulary: Vocabulary) -> tuple[Tokenizer, list[Finding]]:
     """The tokenizer, and findings about what could not be carried over exactly."""
     findings: list[Finding] = []
-    tokenizer = _sentencepiece(vocabulary, findings) if vocabulary.model == "spm" else _byte_level(vocabulary, findings)
+    tokenizer = _BUILDERS[vocabulary.model](vocabulary, findings)
     tokenizer.add_tokens(_added_tokens(vocabulary))
     tokenizer.add_special_tokens([token for token in _added_tokens(vocabulary) if token.special])
     if processor := _post_processor(vocabulary):
@@ -79,7 +93,7 @@ def _ids(vocabulary: Vocabulary) -> dict[str, int]:
     return {text: i for i, text in enumerate(vocabulary.tokens)}
 
 
-def _byte_level(vocabulary: Vocabulary, findings: list[Finding]) -> Tokenizer:
+def _bpe(vocabulary: Vocabulary, findings: list[Finding]) -> Tokenizer:
     assert vocabulary.pre is not None
     ids = _ids(vocabulary)
     pairs = [_split_merge(merge) for merge in vocabulary.merges]
@@ -87,9 +101,71 @@ def _byte_level(vocabulary: Vocabulary, findings: list[Finding]) -> Tokenizer:
     if len(merges) < len(pairs):
         reason = f"{len(pairs) - len(merges)} merges name tokens that are not in the vocabulary"
         findings.append(Finding("tokenizer.ggml.merges", Status.APPROXIMATE, str(len(pairs)), str(len(merges)), reason))
+    if vocabulary.pre.raw:
+        return _raw_bpe(vocabulary, ids, merges)
     tokenizer = Tokenizer(BPE(vocab=ids, merges=merges, ignore_merges=vocabulary.pre.ignore_merges))
     tokenizer.pre_tokenizer = _pre_tokenizer(vocabulary.pre)
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _raw_bpe(vocabulary: Vocabulary, ids: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    """Gemma 4's: merges over whole lines of text with "▁" for spaces; what is no token falls back to byte tokens.
+
+    A run of newlines is one token where there is one of that length, and else single newlines.
+    """
+    unk = vocabulary.text(vocabulary.unk)
+    tokenizer = Tokenizer(BPE(vocab=ids, merges=merges, unk_token=unk, fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
+    lengths = sorted({len(text) for text in ids if text and not text.strip("\n")} - {1}, reverse=True)
+    runs = "".join(rf"|(?<!\n)\n{{{length}}}(?!\n)" for length in lengths)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(rf"[^\n]+{runs}|\n"), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
+def _wordpiece(vocabulary: Vocabulary, findings: list[Finding]) -> Tokenizer:
+    """BERT's, normalised as llama.cpp does it: marks of all kinds go with the accents, not only those without width.
+
+    A GGUF marks tokens that begin a word with "▁", tokenizer.json those that continue one with "##".
+    """
+    special = {i for i, kind in enumerate(vocabulary.types) if kind in (CONTROL, UNKNOWN, UNUSED)}
+    ids: dict[str, int] = {}
+    for i, text in enumerate(vocabulary.tokens):
+        ids[text if i in special else text[1:] if text.startswith(_SPACE) else f"##{text}"] = i
+    unk = vocabulary.text(vocabulary.unk) or "[UNK]"
+    tokenizer = Tokenizer(WordPiece(vocab=ids, unk_token=unk, max_input_chars_per_word=_LONGEST_WORD))
+    steps: list[normalizers.Normalizer] = [normalizers.NFD()] if vocabulary.strip_accents else []
+    steps.append(normalizers.Replace(Regex(rf"[\x00\ufffd]|(?![{_WHITE}])[\p{{Cc}}\p{{Cf}}\p{{Co}}\p{{Cs}}]"), ""))
+    if vocabulary.strip_accents:
+        steps.append(normalizers.Replace(Regex(r"\p{M}"), ""))
+    if vocabulary.lowercase:
+        steps.append(normalizers.Lowercase())
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(f"[{_WHITE}]+"), "removed"),
+            pre_tokenizers.Split(Regex(rf"[\p{{P}}$+<=>^`|~{_CHINESE}]"), "isolated"),
+            # A "▁" in the text begins a word for llama.cpp, which marks the beginnings of words with it.
+            pre_tokenizers.Split(Regex("(?<=[^▁])▁(?=[^▁])"), "removed"),
+        ]
+    )
+    tokenizer.decoder = decoders.WordPiece("##", cleanup=True)
+    return tokenizer
+
+
+def _unigram(vocabulary: Vocabulary, findings: list[Finding]) -> Tokenizer:
+    """SentencePiece unigram as in T5 and XLM-RoBERTa: the likeliest split of a text whose spaces are "▁"."""
+    scored = [(text, float(score)) for text, score in zip(vocabulary.tokens, vocabulary.scores, strict=True)]
+    tokenizer = Tokenizer(Unigram(scored, unk_id=vocabulary.unk, byte_fallback=False))
+    steps: list[normalizers.Normalizer] = [normalizers.Precompiled(vocabulary.charsmap)] if vocabulary.charsmap else []
+    if vocabulary.merges_spaces:
+        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    if steps:
+        tokenizer.normalizer = normalizers.Sequence(steps)
+    scheme = "always" if vocabulary.add_space_prefix or vocabulary.merges_spaces else "never"
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme)
     return tokenizer
 
 
@@ -100,7 +176,8 @@ def _split_merge(merge: str) -> tuple[str, str]:
 
 
 def _pre_tokenizer(pre: PreTokenizer) -> pre_tokenizers.PreTokenizer:
-    cuts = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in pre.expressions]
+    behaviors = ["merged_with_previous" if pre.first_stays else "isolated", *["isolated"] * len(pre.expressions)]
+    cuts = [pre_tokenizers.Split(Regex(e), behavior) for e, behavior in zip(pre.expressions, behaviors, strict=False)]
     return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
@@ -120,6 +197,17 @@ def _sentencepiece(vocabulary: Vocabulary, findings: list[Finding]) -> Tokenizer
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.decoder = decoders.Sequence(decoding)
     return tokenizer
+
+
+_LONGEST_WORD = 2_000
+"""Characters; a longer word is unknown. llama.cpp has no such limit, the search takes the square of it."""
+_WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_CHINESE = (
+    "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f"
+    "\U0002b920-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f"
+)
+"""The ideographs that llama.cpp sets apart."""
+_BUILDERS: dict[str, Callable[[Vocabulary, list[Finding]], Tokenizer]] = {}
 
 
 def _merges_from_scores(vocabulary: Vocabulary, ids: dict[str, int]) -> Iterator[tuple[str, str]]:
@@ -164,6 +252,8 @@ def _post_processor(vocabulary: Vocabulary) -> processors.PostProcessor | None:
     """Adds BOS and EOS exactly where llama.cpp does."""
     before = [("bos", vocabulary.bos)] if vocabulary.add_bos else []
     after = [("eos", vocabulary.eos)] if vocabulary.add_eos else []
+    if vocabulary.model == "wpm":
+        before, after = [("bos", vocabulary.bos)], [("sep", vocabulary.sep)]
     specials = {}
     for role, token in (*before, *after):
         assert token is not None, "read_vocabulary does not let this pass"
@@ -179,3 +269,6 @@ def _post_processor(vocabulary: Vocabulary) -> processors.PostProcessor | None:
 
     single, second = around("A", 0), around("B", 1)
     return processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=list(specials.values()))
+
+
+_BUILDERS |= {"bpe": _bpe, "spm": _sentencepiece, "wpm": _wordpiece, "ugm": _unigram}

@@ -63,15 +63,34 @@ class PreTokenizer:
     """Expressions to cut with, and what else llama.cpp derives from the name.
 
     `ignore_merges`: a piece that is a token is taken whole, before any merge. `add_bos`: unless the file says not to.
+    `raw`: tokens are text, with "▁" for a space, not GPT-2's letters for bytes. `first_stays`: what the first
+    expression matches stays with what comes before it, unless that is a match, too.
     """
 
     expressions: tuple[str, ...]
     ignore_merges: bool = False
     add_bos: bool = False
+    raw: bool = False
+    first_stays: bool = False
 
 
+_MARKED_UPPER, _MARKED_LOWER = r"(?:(?=[\p{L}\p{M}])(?:[^a-z]))", r"(?:(?=[\p{L}\p{M}])(?:[^A-Z]))"
+_GRANITE_EMBEDDING = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_MARKED_UPPER}*{_MARKED_LOWER}+{_CONTRACTIONS}?"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{_MARKED_UPPER}+{_MARKED_LOWER}*{_CONTRACTIONS}?"
+    rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
+)
+_LETTERS_OF_ANY_CASE = rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+{_CONTRACTIONS}?"
+"""llama.cpp writes GPT-4o's expression with upper and lower case here, and does not tell them apart."""
+_REST = rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
+_BY_THREE_FROM_THE_RIGHT = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|\z))"
+_LINES = r"[^\n]+|[\n]+"
 _DEFAULT = PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"))
 _STARCODER = PreTokenizer((r"\p{N}", _GPT2))
+_ASIAN = (
+    "\u4e00-\u9fff\u3400-\u4dbf\u8c48-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0e7f\u0e80-\u0eff"
+    "\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff"
+)
 _BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 
 _TABLE: tuple[tuple[str, PreTokenizer], ...] = (
@@ -116,6 +135,71 @@ _TABLE: tuple[tuple[str, PreTokenizer], ...] = (
                 r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
                 r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
             )
+        ),
+    ),
+    ("jina-v1-en jina-v2-code roberta-bpe", PreTokenizer((_GPT2,))),
+    ("minicpm5", PreTokenizer((r"\p{N}{1,3}", _LLAMA3.replace("{1,3}", "+")), ignore_merges=True)),
+    ("gemma4 granite-embed-multi-311m sarvam-moe", PreTokenizer((_LINES,), raw=True)),
+    ("laguna", PreTokenizer((_LINES, _QWEN2))),
+    ("granite-embed-multi-97m", PreTokenizer((_GRANITE_EMBEDDING,), ignore_merges=True)),
+    (
+        "tiny_aya cohere2moe",
+        PreTokenizer((_BY_THREE_FROM_THE_RIGHT, rf"{_LETTERS_OF_ANY_CASE}|\p{{N}}{{1,3}}{_REST}"), first_stays=True),
+    ),
+    ("afmoe", PreTokenizer((_BY_THREE_FROM_THE_RIGHT, f"[{_ASIAN}]+", _DEEPSEEK3[2]), first_stays=True)),
+    (
+        "youtu",
+        PreTokenizer(
+            (
+                "[\uac00-\ud7a3\u3131-\u318e]+|[\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-\u303f"
+                "\ufe30-\ufe4f]+|[\u3105-\u312f]+|[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+                rf"{_LETTERS_OF_ANY_CASE}|\p{{N}}{_REST}",
+            ),
+            ignore_merges=True,
+        ),
+    ),
+    (
+        "exaone-moe",
+        PreTokenizer(
+            (
+                rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}"
+                r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
+            )
+        ),
+    ),
+    (
+        "jais-2",
+        PreTokenizer(
+            (
+                rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
+                + r"|\s*[\r\n]+"
+                + "".join(rf"|\s{{{n}}}(?!\S)" for n in (512, 256, 128, 64, 32, 16, 8, 4))
+                + r"|\s{1,2}(?!\S)|\s{1}",
+            )
+        ),
+    ),
+    (
+        "kimi-k2",
+        PreTokenizer(
+            (
+                rf"\p{{Han}}+|[^\r\n\p{{L}}\p{{N}}]?(?:(?!\p{{Han}})\p{{L}})+{_CONTRACTIONS}?|\p{{N}}{{1,3}}"
+                rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}",
+            )
+        ),
+    ),
+    ("superbpe", PreTokenizer((r"\p{N}+", r"(?=([0-9]{3})+(?![0-9]))"))),
+    (
+        "chameleon",
+        PreTokenizer(
+            (
+                "<sentinel:[0-9]+>",
+                "(?:IMGIMG)(?:(?:A|B|C|D|E|F|G|H|I){1,4})Z",
+                "(?:[\\t\\n]|    |  )",
+                r"\p{N}",
+                r"[\p{P}!-/:-@\[-`{-~]",
+                _GPT2,
+            ),
+            add_bos=True,
         ),
     ),
     (

@@ -5,6 +5,7 @@ Source of every rule: `llama_vocab::impl::load` in llama.cpp's src/llama-vocab.c
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,9 +48,10 @@ _LLAMA3_BASE_EOS, _LLAMA3_TURN_END, _LLAMA3_BOS = "<|end_of_text|>", "<|eot_id|>
 class Vocabulary:
     """Tokens and rules of one model.
 
-    `model` is "bpe" (byte-level) or "spm" (SentencePiece BPE). `tokens` are texts by id, as many as the embedding has
-    rows at most. `types` are `tokenizer.ggml.token_type`, with llama.cpp's own corrections. An id is None where the
-    model has no such token.
+    `model` is "bpe", "spm" (SentencePiece BPE), "wpm" (WordPiece) or "ugm" (SentencePiece unigram). `tokens` are texts
+    by id, as many as the embedding has rows at most. `types` are `tokenizer.ggml.token_type`, with llama.cpp's own
+    corrections. An id is None where the model has no such token. `lowercase`, `strip_accents`: WordPiece's normalizer.
+    `charsmap` and `merges_spaces`: unigram's.
     """
 
     model: str
@@ -66,6 +68,12 @@ class Vocabulary:
     add_eos: bool
     add_space_prefix: bool
     strips_right: bool
+    sep: int | None = None
+    mask: int | None = None
+    lowercase: bool = False
+    strip_accents: bool = False
+    charsmap: bytes = b""
+    merges_spaces: bool = False
     findings: tuple[Finding, ...] = field(default=())
 
     def text(self, token: int | None) -> str | None:
@@ -84,7 +92,8 @@ def adds_bos(header: GGUFHeader) -> bool:
     explicit = header.get("tokenizer.ggml.add_bos_token")
     if isinstance(explicit, bool):
         return explicit
-    return _is_spm(header) or _pre_tokenizer(header)[0].add_bos
+    kind = _model(header)
+    return kind in ("spm", "wpm") or (kind == "bpe" and _pre_tokenizer(header)[0].add_bos)
 
 
 def read_vocabulary(header: GGUFHeader) -> Vocabulary:
@@ -94,51 +103,87 @@ def read_vocabulary(header: GGUFHeader) -> Vocabulary:
         GGUFError: required metadata is missing or inconsistent.
         Refused: a tokenizer or pre-tokenizer without a description here.
     """
-    spm = _is_spm(header)
+    kind = _model(header)
     findings: list[Finding] = []
     tokens = _tokens(header, findings)
     types = _types(header, tokens)
-    pre, pre_findings = (None, []) if spm else _pre_tokenizer(header)
+    pre, pre_findings = _pre_tokenizer(header) if kind == "bpe" else (None, [])
     findings += pre_findings
-    eos = _eos(header, tokens, 2 if spm else None, findings)
-    bos = _token_id(header, "bos", tokens, 1 if spm else None)
-    add_bos, add_eos = adds_bos(header), bool(header.get("tokenizer.ggml.add_eos_token", False))
+    ids = _DEFAULT_IDS[kind]
+    eos = _eos(header, tokens, ids.get("eos"), findings)
+    bos = _token_id(header, "bos", tokens, ids.get("bos"))
+    add_bos, add_eos = adds_bos(header), bool(header.get("tokenizer.ggml.add_eos_token", kind == "ugm"))
+    if pre is not None and pre.raw and not add_bos:
+        add_bos = True  # llama.cpp overrides the file for Gemma 4
     for wanted, token, name in ((add_bos, bos, "bos"), (add_eos, eos, "eos")):
         if wanted and token is None:
             raise GGUFError(f"{header.path.name}: the tokenizer adds {name.upper()}, but there is no {name}_token_id")
+    lowercase = kind == "wpm" and bool(header.get("tokenizer.ggml.normalizer.lowercase", True))
     return Vocabulary(
-        model="spm" if spm else "bpe",
+        model=kind,
         tokens=tokens,
         types=types,
-        scores=_scores(header, tokens) if spm else (),
-        merges=() if spm else _strings(header, "tokenizer.ggml.merges"),
+        scores=_scores(header, tokens) if kind in ("spm", "ugm") else (),
+        merges=_strings(header, "tokenizer.ggml.merges") if kind == "bpe" else (),
         pre=pre,
         bos=bos,
         eos=eos,
-        pad=_token_id(header, "padding", tokens),
-        unk=_token_id(header, "unknown", tokens, 0 if spm else None),
+        pad=_token_id(header, "padding", tokens, ids.get("pad")),
+        unk=_token_id(header, "unknown", tokens, ids.get("unk")),
         add_bos=add_bos,
         add_eos=add_eos,
-        add_space_prefix=spm and bool(header.get("tokenizer.ggml.add_space_prefix", True)),
+        add_space_prefix=kind in ("spm", "ugm") and bool(header.get("tokenizer.ggml.add_space_prefix", True)),
         strips_right=any(name in str(header.get("general.name", "")).lower() for name in ("phi-3", "phi3")),
+        sep=_token_id(header, "seperator", tokens, ids.get("sep")),
+        mask=_token_id(header, "mask", tokens, ids.get("mask")),
+        lowercase=lowercase,
+        strip_accents=kind == "wpm" and bool(header.get("tokenizer.ggml.normalizer.strip_accents", lowercase)),
+        charsmap=_charsmap(header) if kind == "ugm" else b"",
+        merges_spaces=kind == "ugm" and bool(header.get("tokenizer.ggml.remove_extra_whitespaces", False)),
         findings=tuple(findings),
     )
 
 
-def _is_spm(header: GGUFHeader) -> bool:
+_MODELS = {"gpt2": "bpe", "gemma4": "bpe", "llama": "spm", "bert": "wpm", "t5": "ugm"}
+_DEFAULT_IDS: dict[str, dict[str, int]] = {
+    "bpe": {},
+    "spm": {"bos": 1, "eos": 2, "unk": 0},
+    "wpm": {"bos": 101, "unk": 100, "sep": 102, "pad": 0, "mask": 103},
+    "ugm": {"eos": 1, "unk": 2, "pad": 0},
+}
+"""What llama.cpp assumes where a file names no token."""
+
+
+def _model(header: GGUFHeader) -> str:
     model = header.get("tokenizer.ggml.model")
     if model is None:
         raise GGUFError(f"{header.path.name}: no tokenizer in the file (tokenizer.ggml.model is missing)")
-    if model not in ("gpt2", "llama"):
+    if model not in _MODELS:
         raise Refused(
-            f"{header.path.name}: tokenizer {model!r} is not supported (supported: gpt2, llama)",
+            f"{header.path.name}: tokenizer {model!r} is not supported (supported: {', '.join(_MODELS)})",
             hint="Give the original tokenizer with --tokenizer DIR|REPO.",
         )
-    return bool(model == "llama")
+    return _MODELS[model]
+
+
+def _charsmap(header: GGUFHeader) -> bytes:
+    """SentencePiece's table of replacements. Some of Ollama's files have it as one base64 letter per element."""
+    key = "tokenizer.ggml.precompiled_charsmap"
+    values = header.get(key)
+    if values is None:
+        return b""
+    try:
+        if len(values) and isinstance(values[0], str):
+            return base64.b64decode("".join(values), validate=True)
+        return bytes(value & 0xFF for value in values)
+    except (TypeError, ValueError):
+        raise GGUFError(f"{header.path.name}: {key} is neither bytes nor base64") from None
 
 
 def _pre_tokenizer(header: GGUFHeader) -> tuple[PreTokenizer, list[Finding]]:
     name = header.get("tokenizer.ggml.pre") or "default"
+    if header.get("tokenizer.ggml.model") == "gemma4":
+        name = "gemma4"
     if name == "default" and _is_llama3_vocabulary(header):
         reason = "the vocabulary is Llama 3's; old files lack the name, and Ollama repairs them the same way"
         finding = Finding("tokenizer.ggml.pre", Status.EXACT, str(header.get("tokenizer.ggml.pre", "")), "", reason)
@@ -188,10 +233,18 @@ def _tokens(header: GGUFHeader, findings: list[Finding]) -> list[str]:
         findings.append(Finding("tokenizer.ggml.tokens", Status.EQUIVALENT, str(len(tokens)), str(rows), reason))
         tokens = tokens[:rows]
     if len(set(tokens)) != len(tokens):
-        seen: set[str] = set()
-        twice = next(text for text in tokens if text in seen or seen.add(text))  # type: ignore[func-returns-value]
-        raise GGUFError(f"{header.path.name}: token {twice!r} is in the vocabulary twice")
+        _tell_apart(tokens, findings)
     return tokens
+
+
+def _tell_apart(tokens: list[str], findings: list[Finding]) -> None:
+    """Give tokens whose text comes again a text of their own: only the last of them is ever made of it by llama.cpp."""
+    last = {text: i for i, text in enumerate(tokens)}
+    doubled = [i for i, text in enumerate(tokens) if last[text] != i]
+    reason = f"{tokens[doubled[0]]!r} and others are there twice; text becomes the last of them, as in llama.cpp"
+    findings.append(Finding("tokenizer.ggml.tokens", Status.EQUIVALENT, f"{len(doubled)} doubled", "", reason))
+    for i in doubled:
+        tokens[i] = f"[DOUBLE_{i}]"
 
 
 def _types(header: GGUFHeader, tokens: Sequence[str]) -> list[int]:

@@ -30,7 +30,8 @@ def config(source: Source) -> Config:
 def by_layer_type(source: Source, full: dict[str, Any]) -> dict[str, Any]:
     """`rope_parameters` by kind of layer: layers with a window are never scaled."""
     if full["rope_type"] == "yarn":
-        full = full | attention_factor(source, full["factor"])
+        full = {key: value for key, value in full.items() if key != "attention_factor"}
+        full |= attention_factor(source, full["factor"])
     return {
         "full_attention": full,
         "sliding_attention": {
@@ -41,7 +42,7 @@ def by_layer_type(source: Source, full: dict[str, Any]) -> dict[str, Any]:
 
 
 def attention_factor(source: Source, factor: float) -> dict[str, float]:
-    """The factor the model was made with; YaRN's own, 1 + 0.1 ln(factor), when the file names none."""
+    """The factor the model was made with; nothing when it is YaRN's own, 1 + 0.1 ln(factor), or the file names none."""
     multiplier = source.number(ATTENTION_FACTOR, 1.0)
     usual = 1.0 + 0.1 * math.log(factor)
     value = multiplier if multiplier != 1.0 else source.number("rope.scaling.yarn_attn_factor", usual)

@@ -142,7 +142,7 @@ def _gemma3_heads(draft: _Draft) -> None:
 
 def _gemma4(draft: _Draft) -> None:
     draft.rename_tensors(lambda name: name.replace(".ffn_gate_inp.per_expert_scale", ".ffn_down_exps.scale"))
-    if draft.metadata.get("tokenizer.ggml.model") == "llama":
+    if draft.metadata.get("tokenizer.ggml.model") == "llama" and "tokenizer.ggml.merges" in draft.metadata:
         draft.metadata["tokenizer.ggml.model"] = "gemma4"
         draft.notes.append("the tokenizer is BPE (gemma4), not SentencePiece")
 

@@ -103,10 +103,10 @@ def _load(name: str) -> Architecture:
 
 
 def _check_whole_model(header: GGUFHeader) -> None:
-    if header.split_count > 1:
+    if not header.is_complete:
         raise Refused(
-            f"{header.path.name}: one of {header.split_count} parts of a model; files in parts are not supported yet",
-            hint="Join them: llama-gguf-split --merge FIRST-PART OUT.gguf",
+            f"{header.path.name}: one of {header.split_count} parts of a model, and not named as parts are",
+            hint="Name them NAME-00001-of-0000N.gguf, or join them: llama-gguf-split --merge FIRST-PART OUT.gguf",
         )
     if header.kind != "model":
         raise Refused(f"{header.path.name}: a GGUF of type {header.kind!r}, not a model")

@@ -18,6 +18,7 @@ from migrate.architectures.tensors import Dimensions, MappedTensor, Tensor, copi
 from migrate.errors import GGUFError, Refused
 from migrate.findings import Finding, Ledger, Status
 from migrate.gguf.header import GGUFHeader, TensorInfo
+from migrate.gguf.raw import read_raw
 from migrate.gguf.types import GGMLType
 
 Config = dict[str, Any]
@@ -301,11 +302,7 @@ def read_float32(header: GGUFHeader, info: TensorInfo) -> tuple[float, ...]:
         raise GGUFError(f"{header.path.name}: tensor {info.name!r} is {info.type.name}, expected F32")
     if info.nbytes > 1 << 20:
         raise GGUFError(f"{header.path.name}: tensor {info.name!r} has {info.parameters} values, far too many")
-    with header.path.open("rb") as file:
-        file.seek(info.offset)
-        data = file.read(info.nbytes)
-    if len(data) < info.nbytes:
-        raise GGUFError(f"{header.path.name}: the file shrank while {info.name!r} was being read")
+    data = read_raw(header, info)
     return struct.unpack(f"<{info.parameters}f", data)
 
 

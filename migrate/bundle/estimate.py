@@ -49,24 +49,23 @@ def estimate(migration: Migration, out: Path | None) -> Estimate:
 
 
 def _weight_bytes(migration: Migration) -> int:
-    from migrate.checkpoint.convert import assign
+    from migrate.checkpoint.convert import plan_storage
     from migrate.checkpoint.weights import output_tensors
-    from migrate.gguf.types import DType
 
     assert migration.layout is not None
-    return sum(t.nbytes for t in output_tensors(assign(migration.layout, DType(migration.dtype))))
+    plan = plan_storage(migration.layout, migration.choices.weights, migration.dtype)
+    return sum(t.nbytes for t in output_tensors(plan.assignments))
 
 
 def _seconds(migration: Migration) -> float | None:
     """Time for all weights at the rate of a few of them, converted to a temporary directory by the same code."""
-    from migrate.checkpoint.convert import assign
+    from migrate.checkpoint.convert import plan_storage
     from migrate.checkpoint.weights import output_tensors, write_weights
     from migrate.checkpoint.writer import CheckpointWriter
-    from migrate.gguf.types import DType
 
     layout = migration.layout
     assert layout is not None
-    everything = assign(layout, DType(migration.dtype))
+    everything = plan_storage(layout, migration.choices.weights, migration.dtype).assignments
     sample, taken = [], 0
     for tensor, encoding in sorted(everything, key=lambda pair: -_stored(pair[0])):
         size = _stored(tensor)

@@ -104,7 +104,9 @@ def _convert(migration: Migration, header: GGUFHeader, model_dir: Path, progress
     from migrate.checkpoint.convert import convert_weights
 
     adapter = migration.adapter.header if migration.adapter and migration.adapter.merged else None
-    return convert_weights(header, model_dir, dtype=migration.dtype, adapter=adapter, progress=progress).findings
+    way = migration.choices.weights
+    dtype = migration.dtype if way in (None, "dense") else migration.choices.dtype
+    return convert_weights(header, model_dir, dtype=dtype, way=way, adapter=adapter, progress=progress).findings
 
 
 def _write_adapter(root: Path, migration: Migration) -> Sequence[Finding]:
@@ -208,7 +210,8 @@ def _digests(migration: Migration) -> dict[str, str]:
     digests = {role: digest for role, digest in migration.model.digests.items() if digest}
     header = migration.model.gguf
     if header is not None and migration.model.checkpoint is None and "model" not in digests:
-        digests["model"] = f"sha256:{_sha256(header.path)}"
+        for number, path in enumerate(header.files, 1):
+            digests["model" if number == 1 else f"model part {number}"] = f"sha256:{_sha256(path)}"
     return dict(sorted(digests.items()))
 
 
@@ -247,7 +250,7 @@ def _check_sources(migration: Migration) -> None:
     assert header is not None
     if model.checkpoint is None and header.path.stat().st_size != header.size:
         raise BadInput(f"{header.path.name} changed size while it was being read", hint="try again")
-    used = {header.path, *(migration.adapter.files if migration.adapter else [])}
+    used = {*header.files, *(migration.adapter.files if migration.adapter else [])}
     for layer in dict.fromkeys((*model.layers, *model.adapters)):
         if layer.path and layer.digest and layer.path in used:
             found = f"sha256:{_sha256(layer.path)}"

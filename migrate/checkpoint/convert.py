@@ -1,4 +1,4 @@
-"""From a GGUF to a Hugging Face checkpoint with unquantized weights ("dense")."""
+"""From a GGUF to a Hugging Face checkpoint: unquantized ("dense"), or with its blocks kept (see `repack`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from migrate import architectures
 from migrate.architectures.base import ModelLayout, read_float32
@@ -16,6 +17,8 @@ from migrate.checkpoint.config import model_config
 from migrate.checkpoint.dense import Dense
 from migrate.checkpoint.lora import merge_factors
 from migrate.checkpoint.merge import Factors, Merged
+from migrate.checkpoint.mxfp4 import native_mxfp4
+from migrate.checkpoint.repack import RepackPlan, plan_repack
 from migrate.checkpoint.tokenizer import write_tokenizer
 from migrate.checkpoint.weights import Assignment, Progress, output_tensors, write_weights
 from migrate.checkpoint.writer import CheckpointWriter, check_disk_space, plan_shards
@@ -25,6 +28,7 @@ from migrate.gguf.header import GGUFHeader
 from migrate.gguf.types import DType, GGMLType
 from migrate.gguf.vocab import read_vocabulary
 
+Way = Literal["dense", "repack", "requantize"]
 CONFIG_FILE = "config.json"
 _OTHER_FILES_BYTES = 64 << 20
 """Room for tokenizer and config, generously."""
@@ -57,17 +61,17 @@ class CheckpointReport:
     findings: Sequence[Finding]
 
 
-def plan_weights(header: GGUFHeader, dtype: str | None = None) -> WeightsPlan:
+def plan_weights(header: GGUFHeader, dtype: str | None = None, way: Way | None = None) -> WeightsPlan:
     """What `convert_weights` would write, from the header alone. Raises what it would raise before writing."""
     layout = architectures.read(header)
-    chosen, findings = choose_dtype(layout, dtype)
-    shards = plan_shards(output_tensors(assign(layout, chosen)))
+    plan = plan_storage(layout, way, dtype)
+    shards = plan_shards(output_tensors(plan.assignments))
     return WeightsPlan(
         layout.architecture.model_type,
-        chosen,
+        plan.dtype,
         layout.parameter_count,
         tuple((shard.file_name, shard.size) for shard in shards),
-        (*layout.findings, *findings),
+        (*layout.findings, *plan.findings),
     )
 
 
@@ -76,6 +80,7 @@ def convert_weights(
     out_dir: Path,
     *,
     dtype: str | None = None,
+    way: Way | None = None,
     adapter: GGUFHeader | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -83,9 +88,10 @@ def convert_weights(
 ) -> CheckpointReport:
     """Write config.json, tokenizer and weights into `out_dir`, which exists and is empty.
 
-    `dtype`: "bfloat16", "float16" or "float32"; None chooses (see `choose_dtype`). `adapter` is a LoRA to be folded
-    into the weights. `progress` is called with (bytes written, bytes in all). `durable` waits until the weights are on
-    the disk, not only in its cache. After an error the directory holds pieces: write beside, then rename.
+    `dtype`: "bfloat16", "float16" or "float32"; None chooses (see `choose_dtype`). `way`: see `plan_storage`.
+    `adapter` is a LoRA to be folded into the weights. `progress` is called with (bytes written, bytes in all).
+    `durable` waits until the weights are on the disk, not only in its cache. After an error the directory holds
+    pieces: write beside, then rename.
 
     Raises:
         UsageError: a dtype nobody knows, or `out_dir` is not an empty directory.
@@ -95,25 +101,49 @@ def convert_weights(
     """
     _check_directory(out_dir)
     layout = architectures.read(header)
-    chosen, dtype_findings = choose_dtype(layout, dtype)
     factors = merge_factors(adapter, layout.header) if adapter else {}
-    assignments = assign(layout, chosen, factors)
-    outputs = output_tensors(assignments)
+    plan = plan_storage(layout, way, dtype, factors)
+    outputs = output_tensors(plan.assignments)
     check_disk_space(out_dir, sum(tensor.nbytes for tensor in outputs) + _OTHER_FILES_BYTES)
     tokenizer_files, tokenizer_findings = write_tokenizer(layout.header, out_dir)
-    config = model_config(layout, read_vocabulary(layout.header), chosen)
+    config = model_config(layout, read_vocabulary(layout.header), plan.dtype)
+    if plan.quantization_config:
+        config["quantization_config"] = plan.quantization_config
     (out_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     with CheckpointWriter(out_dir, outputs, durable=durable) as writer:
-        write_weights(layout.header, assignments, writer, threads=threads, progress=progress)
+        write_weights(layout.header, plan.assignments, writer, threads=threads, progress=progress)
     files = [CONFIG_FILE, *tokenizer_files, *writer.files]
     return CheckpointReport(
         layout.architecture.model_type,
-        chosen,
+        plan.dtype,
         layout.parameter_count,
         tuple(files),
         sum((out_dir / name).stat().st_size for name in files),
-        (*layout.findings, *dtype_findings, *tokenizer_findings),
+        (*layout.findings, *plan.findings, *plan.measured_findings(), *tokenizer_findings),
     )
+
+
+def plan_storage(
+    layout: ModelLayout, way: Way | None = None, dtype: str | None = None, factors: Mapping[str, Factors] | None = None
+) -> RepackPlan:
+    """How every tensor is stored, and in which dtype.
+
+    `way`: "dense" unquantizes everything, "repack" moves the integers of Q4_0, Q5_0, Q8_0 and IQ4_NL unchanged,
+    "requantize" makes 8-bit integers of the other quantized types too. None is dense, but for the experts of gpt-oss,
+    whose released form is MXFP4. `factors`: of an adapter, by the name of the tensor they are folded into.
+
+    Raises:
+        UsageError: `dtype` is unknown, or has no kernels for quantized weights.
+        Refused: float16 where vLLM refuses it; an adapter and weights that stay quantized.
+    """
+    if way is None and native_mxfp4(layout):
+        way = "repack"
+    if way is None or way == "dense":
+        chosen, findings = choose_dtype(layout, dtype)
+        return RepackPlan(assign(layout, chosen, factors or {}), None, chosen, findings)
+    if factors:
+        raise Refused("an adapter cannot be folded into weights that stay quantized", hint="--weights dense")
+    return plan_repack(layout, way=way, dtype=None if dtype is None else _parse_dtype(dtype))
 
 
 def assign(

@@ -25,10 +25,14 @@ def verify_weights(header: GGUFHeader, layout: ModelLayout, model_dir: Path) -> 
     """
     import gguf
 
-    entries = {int(t.data_offset): t for t in gguf.GGUFReader(header.path).tensors}
+    entries = {
+        (number, int(tensor.data_offset)): tensor
+        for number, path in enumerate(header.files)
+        for tensor in gguf.GGUFReader(path).tensors
+    }
 
     def floats(info: TensorInfo) -> Array:
-        entry = entries[info.offset]
+        entry = entries[info.file, info.offset]
         return np.asarray(gguf.dequantize(entry.data, entry.tensor_type), dtype=np.float32)
 
     written = _Checkpoint(model_dir)

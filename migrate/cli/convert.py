@@ -28,6 +28,12 @@ def command(
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="float16|bfloat16|float32", help="Of the written weights.")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", metavar="dense|repack|requantize", help="Unquantize, keep the blocks, or make 8-bit ones."
+        ),
+    ] = None,
     merge_adapter: Annotated[
         bool, typer.Option("--merge-adapter", help="Fold the ADAPTER into the weights instead of serving it beside.")
     ] = False,
@@ -60,6 +66,7 @@ def command(
     for value, allowed, name in (
         (dtype, (None, "float16", "bfloat16", "float32"), "--dtype"),
         (chat_template, ("ollama", "own"), "--chat-template"),
+        (weights, (None, "dense", "repack", "requantize"), "--weights"),
     ):
         if value not in allowed:
             raise UsageError(f"{name} {value}: must be {' or '.join(a for a in allowed if a)}")
@@ -82,6 +89,7 @@ def command(
             max_model_len=max_model_len,
             dtype=dtype,
             merge_adapter=merge_adapter,
+            weights=weights,
             own_chat_template=chat_template == "own",
             tool_call_parser=tool_call_parser,
             reasoning_parser=reasoning_parser,

@@ -18,17 +18,30 @@ from migrate.gguf.header import GGUFHeader, TensorInfo
 
 
 class TensorReader:
-    """An open GGUF. Safe to use from several threads: every read names its position."""
+    """An open GGUF, with all its parts. Safe to use from several threads: every read names its position.
+
+    Raises GGUFError when a file cannot be opened or read.
+    """
 
     def __init__(self, header: GGUFHeader) -> None:
-        self._name = header.path.name
-        self._fd = os.open(header.path, os.O_RDONLY)
+        self._names = tuple(path.name for path in header.files)
+        self._fds: list[int] = []
+        try:
+            for path in header.files:
+                self._fds.append(os.open(path, os.O_RDONLY))
+        except OSError as error:
+            self.close()
+            raise GGUFError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
 
     def __enter__(self) -> TensorReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        os.close(self._fd)
+        self.close()
 
     def rows(self, tensor: TensorInfo, width: int, first: int, last: int, buffer: Bytes) -> Bytes:
         """Rows [first, last) of `width` weights as stored, flat, in `buffer` (which must be large enough)."""
@@ -48,11 +61,15 @@ class TensorReader:
         return wanted
 
     def _read(self, tensor: TensorInfo, offset: int, into: Bytes) -> None:
-        view = into.data
+        fd, view = self._fds[tensor.file], into.data
         while view:
-            count = os.preadv(self._fd, [view], offset)
+            try:
+                count = os.preadv(fd, [view], offset)
+            except OSError as error:
+                name = self._names[tensor.file]
+                raise GGUFError(f"{name}: tensor {tensor.name!r} cannot be read: {error.strerror or error}") from error
             if not count:
-                raise GGUFError(f"{self._name}: the file ends inside tensor {tensor.name!r}")
+                raise GGUFError(f"{self._names[tensor.file]}: the file ends inside tensor {tensor.name!r}")
             view, offset = view[count:], offset + count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from migrate.architectures.base import ModelLayout
 from migrate.architectures.variants import normalise
@@ -49,6 +49,7 @@ class Choices:
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     merge_adapter: bool = False
+    weights: Literal["dense", "repack", "requantize"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
         return Migration(model, choices, ledger, path, parameters)
 
     model = _mended(model, ledger)
-    layout, dtype = map_weights(model, choices.dtype, ledger)
+    layout, dtype = map_weights(model, choices.dtype, ledger, way=choices.weights)
     _attachments(model, ledger)
     adapter = map_adapter(model, ledger, merge=choices.merge_adapter)
     vocabulary = map_tokenizer(model, ledger)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from migrate import architectures
 from migrate.architectures.base import ModelLayout
-from migrate.errors import GGUFError, Refused
+from migrate.errors import GGUFError, Refused, UsageError
 from migrate.findings import Ledger, Status
 from migrate.gguf.header import GGUFHeader
 from migrate.gguf.types import GGMLType
@@ -12,8 +14,13 @@ from migrate.gguf.vocab import Vocabulary, read_vocabulary
 from migrate.ollama.checkpoint import Checkpoint
 from migrate.ollama.model import OllamaModel
 
+Way = Literal["dense", "repack", "requantize"]
 
-def map_weights(model: OllamaModel, requested: str | None, ledger: Ledger) -> tuple[ModelLayout | None, str]:
+
+def map_weights(
+    model: OllamaModel, requested: str | None, ledger: Ledger, *, way: Way | None = None
+) -> tuple[ModelLayout | None, str]:
+    """The layout of the checkpoint, and the dtype it is written in; ("" and None after a refusal)."""
     header = model.gguf
     if header is None:
         ledger.add(
@@ -32,6 +39,8 @@ def map_weights(model: OllamaModel, requested: str | None, ledger: Ledger) -> tu
     except (Refused, GGUFError) as error:
         ledger.add("FROM", Status.REFUSED, header.architecture, "", str(error), error.hint or "")
         return None, ""
+    if way in ("repack", "requantize") or (way is None and keeps_mxfp4(layout)):
+        return _map_quantized(layout, requested, way, ledger)
     dtype = requested or default_dtype(header, float16=layout.architecture.float16)
     kinds = {share.type.name: share.tensors for share in header.type_shares()}
     listed = ", ".join(f"{name} x{count}" for name, count in kinds.items())
@@ -51,6 +60,32 @@ def map_weights(model: OllamaModel, requested: str | None, ledger: Ledger) -> tu
         ledger.add("dtype", Status.REFUSED, "float16", "", f"vLLM refuses float16 for {layout.architecture.model_type}",
                    "pass --dtype bfloat16")  # fmt: skip
     return layout, dtype
+
+
+def keeps_mxfp4(layout: ModelLayout) -> bool:
+    """Whether a model is a gpt-oss with experts in MXFP4, which is how the family is released."""
+    stacks = [tensor for tensor in layout.tensors if len(tensor.shape) == 3]
+    return layout.architecture.model_type == "gpt_oss" and all(t.types == {GGMLType.MXFP4} for t in stacks)
+
+
+def _map_quantized(
+    layout: ModelLayout, requested: str | None, way: Way | None, ledger: Ledger
+) -> tuple[ModelLayout | None, str]:
+    """Weights that stay quantized. What each tensor becomes is decided where they are written."""
+    from migrate.checkpoint.convert import plan_storage
+
+    try:
+        plan = plan_storage(layout, way, requested)
+    except (Refused, UsageError) as error:
+        ledger.add("FROM", Status.REFUSED, layout.header.architecture, "", str(error), error.hint or "")
+        return None, ""
+    kinds = ", ".join(f"{share.type.name} x{share.tensors}" for share in layout.header.type_shares())
+    kept = "quantized as they are" if plan.quantization_config else "nothing that could stay quantized"
+    status = Status.APPROXIMATE if any(f.status is Status.APPROXIMATE for f in plan.findings) else Status.EXACT
+    ledger.add("FROM", status, f"GGUF {layout.header.architecture}: {kinds}", f"safetensors {plan.dtype.value}",
+               f"--weights {way or 'as released'}: {kept}; see the findings on weights")  # fmt: skip
+    ledger.extend([*layout.findings, *plan.findings])
+    return layout, plan.dtype.value
 
 
 def _map_checkpoint(checkpoint: Checkpoint, requested: str | None, ledger: Ledger) -> str:

@@ -131,8 +131,8 @@ def _from_gguf(path: Path) -> OllamaModel:
 
 def _whole(path: Path) -> GGUFHeader:
     header = read_header(path)
-    if header.split_count > 1:
-        hint = "Merge it first: llama-gguf-split --merge FIRST-PART OUT.gguf"
+    if not header.is_complete:
+        hint = "Name the parts NAME-00001-of-0000N.gguf, or merge them: llama-gguf-split --merge FIRST-PART OUT.gguf"
         raise Refused(f"{path.name} is one of {header.split_count} parts of a split GGUF", hint=hint)
     return header
 

@@ -164,7 +164,8 @@ class Architecture:
     `float16` is False where vLLM refuses float16. `consumed` are tensors the config builder reads; they do not appear
     in a checkpoint. `left_out` are (expression for tensor names, reason): known, and told, but not carried over.
     `ignored_keys` are metadata keys without influence on the computation. `pooling`: an embedding model, which vLLM
-    serves with `--runner pooling`. `matches` tells apart model_types that share a `general.architecture`.
+    serves with `--runner pooling`. `more_files`: further files of the checkpoint, path -> text. `matches` tells apart
+    model_types that share a `general.architecture`.
     """
 
     model_type: str
@@ -182,6 +183,7 @@ class Architecture:
     left_out: tuple[tuple[str, str], ...] = ()
     ignored_keys: tuple[str, ...] = ("vocab_size",)
     pooling: bool = False
+    more_files: Callable[[GGUFHeader], Mapping[str, str]] = lambda header: {}
     matches: Callable[[GGUFHeader], bool] = lambda header: True
 
     def read(self, header: GGUFHeader, findings: Sequence[Finding] = ()) -> ModelLayout:

@@ -118,4 +118,5 @@ ARCHITECTURE = Architecture(
     dimensions=sizes,
     kv_bytes_per_token=lambda config, cache_bytes: 0,
     pooling=True,
+    more_files=pooling_files,
 )

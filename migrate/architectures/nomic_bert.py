@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from migrate.architectures.base import Architecture, Config, Source
-from migrate.architectures.bert import layer_norm, pooling_modes
+from migrate.architectures.bert import layer_norm, pooling_files, pooling_modes
 from migrate.architectures.common import vocab_size
 from migrate.architectures.tensors import Tensor
 
@@ -97,4 +97,5 @@ ARCHITECTURE = Architecture(
     dimensions=sizes,
     kv_bytes_per_token=lambda config, cache_bytes: 0,
     pooling=True,
+    more_files=pooling_files,
 )

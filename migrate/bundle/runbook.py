@@ -50,4 +50,5 @@ def runbook(migration: Migration, findings: Sequence[Finding], generator: str) -
         generation=migration.generation,
         max_model_len=migration.max_model_len,
         request_defaults=migration.request_defaults,
+        pooling=migration.pooling,
     )

@@ -75,7 +75,7 @@ def check_output(out: Path, *, force: bool) -> None:
 
 def _write_into(root: Path, migration: Migration, progress: Progress | None) -> None:
     header = migration.model.gguf
-    if header is None or migration.generation is None:
+    if header is None or (migration.generation is None and not migration.pooling):
         raise Refused("the weights are not on this machine")
     _check_sources(migration)
     model_dir = root / "model"
@@ -88,7 +88,8 @@ def _write_into(root: Path, migration: Migration, progress: Progress | None) -> 
     else:
         weights_findings = _convert(migration, header, model_dir, progress)
     findings = list(dict.fromkeys([*migration.ledger, *weights_findings, *_write_adapter(root, migration)]))
-    _text(model_dir / "generation_config.json", _json(migration.generation.to_dict()))
+    if migration.generation is not None:
+        _text(model_dir / "generation_config.json", _json(migration.generation.to_dict()))
     if migration.chat_template is not None:
         _text(model_dir / "chat_template.jinja", migration.chat_template)
     for name, text in launch_files(migration).items():
@@ -145,6 +146,7 @@ def launch_files(migration: Migration) -> dict[str, str]:
             environment=migration.environment,
             vllm_version=version.version,
             generator=GENERATOR,
+            pooling=migration.pooling,
         ),
     }
     if migration.request_defaults:
@@ -168,7 +170,6 @@ def _manifest(
 ) -> bundle_format.Manifest:
     model, choices, header = migration.model, migration.choices, migration.model.gguf
     assert header is not None
-    assert migration.generation is not None
     return bundle_format.Manifest(
         generator=GENERATOR,
         source=bundle_format.Source(
@@ -197,7 +198,7 @@ def _manifest(
             host=choices.host,
             port=choices.port,
             client=choices.client,
-            eos_token_id=list(migration.generation.eos_token_id),
+            eos_token_id=list(migration.generation.eos_token_id) if migration.generation else [],
             request_defaults=dict(migration.request_defaults),
         ),
         findings=[bundle_format.FindingEntry.model_validate(f.to_dict()) for f in findings],

@@ -109,10 +109,13 @@ def convert_weights(
     config = model_config(layout, read_vocabulary(layout.header), plan.dtype)
     if plan.quantization_config:
         config["quantization_config"] = plan.quantization_config
-    (out_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    more = {CONFIG_FILE: json.dumps(config, indent=2) + "\n", **layout.architecture.more_files(layout.header)}
+    for name, text in more.items():
+        (out_dir / name).parent.mkdir(exist_ok=True)
+        (out_dir / name).write_text(text, encoding="utf-8")
     with CheckpointWriter(out_dir, outputs, durable=durable) as writer:
         write_weights(layout.header, plan.assignments, writer, threads=threads, progress=progress)
-    files = [CONFIG_FILE, *tokenizer_files, *writer.files]
+    files = [*more, *tokenizer_files, *writer.files]
     return CheckpointReport(
         layout.architecture.model_type,
         plan.dtype,

@@ -111,6 +111,9 @@ def command(
         print_json(written.manifest.model_dump(mode="json") | {"path": str(output)})
         return
     _summary(written, migration, seconds)
+    if migration.pooling:
+        hint(f"{output}/serve.sh")
+        return
     hint(f"{output}/serve.sh, then: migrate parity {output} --source URL --target http://127.0.0.1:{port}")
 
 

@@ -75,6 +75,11 @@ class Migration:
     tool_tag: str | None = None
 
     @property
+    def pooling(self) -> bool:
+        """Whether it is an embedding model."""
+        return self.layout is not None and self.layout.architecture.pooling
+
+    @property
     def refused(self) -> list[Finding]:
         return self.ledger.refused
 
@@ -95,6 +100,8 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     model = _mended(model, ledger)
     layout, dtype = map_weights(model, choices.dtype, ledger, way=choices.weights)
     _attachments(model, ledger)
+    if layout is not None and layout.architecture.pooling:
+        return _embedding_model(Migration(model, choices, ledger, path, parameters, layout=layout, dtype=dtype))
     adapter = map_adapter(model, ledger, merge=choices.merge_adapter)
     vocabulary = map_tokenizer(model, ledger)
     bos = vocabulary.add_bos if vocabulary else bool(model.checkpoint and model.gguf and adds_bos(model.gguf))
@@ -147,6 +154,42 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
         adapter=adapter,
         tool_tag=parsers.tool_tag,
     )
+
+
+def _embedding_model(migration: Migration) -> Migration:
+    """The rest of an embedding model: it renders nothing and samples nothing."""
+    model, choices, ledger, layout = migration.model, migration.choices, migration.ledger, migration.layout
+    assert layout is not None
+    map_tokenizer(model, ledger)
+    given = {"TEMPLATE": model.template, "SYSTEM": model.system, "MESSAGE": model.messages, "ADAPTER": model.adapters}
+    for item, value in given.items():
+        if value:
+            reason = "an embedding model gets its texts as they are; Ollama does not use this for it either"
+            status = Status.REFUSED if item == "ADAPTER" else Status.DROPPED
+            ledger.add(item, status, _short(str(value)), "", reason)
+    for name, value in model.parameters.items():
+        if name != "num_ctx":
+            ledger.add(f"PARAMETER {name}", Status.DROPPED, value, "", "embeddings are not sampled")
+    length = layout.config["max_position_embeddings"]
+    wanted = choices.max_model_len or model.parameters.get("num_ctx") or length
+    limit = min(int(wanted), int(length))
+    ledger.add("context", Status.EQUIVALENT, wanted, f"max-model-len {limit}",
+               "a longer text is answered with 400; Ollama cuts it off unless truncate is false")  # fmt: skip
+    ledger.add("embedding", Status.EQUIVALENT, "/api/embed", "/v1/embeddings, /pooling",
+               "pooled as the file says and scaled to length 1, by modules.json")  # fmt: skip
+    _rest(replace(model, system=None, messages=()), ledger)
+    names = served_names(choices.served_name or model.name)
+    arguments = [
+        Argument("model", "./model", "this bundle"),
+        *model_names(names, None),
+        Argument("host", choices.host, "Ollama's default; vLLM alone would listen on every interface"),
+        Argument("port", choices.port, "taking over Ollama's 11434 is a step of the cut-over"),
+        Argument("runner", "pooling", "an embedding model"),
+        Argument("dtype", migration.dtype, "dtype of the written weights"),
+        Argument("max-model-len", limit, "PARAMETER num_ctx, or what the model was trained for"),
+    ]
+    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    return replace(migration, served_names=names, max_model_len=limit, arguments=arguments, environment=environment)
 
 
 def _mended(model: OllamaModel, ledger: Ledger) -> OllamaModel:

@@ -107,7 +107,16 @@ def _convert(migration: Migration, header: GGUFHeader, model_dir: Path, progress
     adapter = migration.adapter.header if migration.adapter and migration.adapter.merged else None
     way = migration.choices.weights
     dtype = migration.dtype if way in (None, "dense") else migration.choices.dtype
-    return convert_weights(header, model_dir, dtype=dtype, way=way, adapter=adapter, progress=progress).findings
+    report = convert_weights(
+        header,
+        model_dir,
+        dtype=dtype,
+        way=way,
+        adapter=adapter,
+        tokenizer=migration.choices.tokenizer,
+        progress=progress,
+    )
+    return report.findings
 
 
 def _write_adapter(root: Path, migration: Migration) -> Sequence[Finding]:

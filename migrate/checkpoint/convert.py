@@ -13,6 +13,7 @@ from typing import Literal
 from migrate import architectures
 from migrate.architectures.base import ModelLayout, read_float32
 from migrate.architectures.tensors import MappedTensor
+from migrate.checkpoint.adopted import adopt_tokenizer
 from migrate.checkpoint.config import model_config
 from migrate.checkpoint.dense import Dense
 from migrate.checkpoint.lora import merge_factors
@@ -82,6 +83,7 @@ def convert_weights(
     dtype: str | None = None,
     way: Way | None = None,
     adapter: GGUFHeader | None = None,
+    tokenizer: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     durable: bool = True,
@@ -89,9 +91,9 @@ def convert_weights(
     """Write config.json, tokenizer and weights into `out_dir`, which exists and is empty.
 
     `dtype`: "bfloat16", "float16" or "float32"; None chooses (see `choose_dtype`). `way`: see `plan_storage`.
-    `adapter` is a LoRA to be folded into the weights. `progress` is called with (bytes written, bytes in all).
-    `durable` waits until the weights are on the disk, not only in its cache. After an error the directory holds
-    pieces: write beside, then rename.
+    `adapter` is a LoRA to be folded into the weights. `tokenizer`: see `adopt_tokenizer`. `progress` is called with
+    (bytes written, bytes in all). `durable` waits until the weights are on the disk, not only in its cache. After an
+    error the directory holds pieces: write beside, then rename.
 
     Raises:
         UsageError: a dtype nobody knows, or `out_dir` is not an empty directory.
@@ -105,8 +107,11 @@ def convert_weights(
     plan = plan_storage(layout, way, dtype, factors)
     outputs = output_tensors(plan.assignments)
     check_disk_space(out_dir, sum(tensor.nbytes for tensor in outputs) + _OTHER_FILES_BYTES)
-    tokenizer_files, tokenizer_findings = write_tokenizer(layout.header, out_dir)
-    config = model_config(layout, read_vocabulary(layout.header), plan.dtype)
+    if tokenizer is None:
+        tokenizer_files, tokenizer_findings = write_tokenizer(layout.header, out_dir)
+    else:
+        tokenizer_files, tokenizer_findings = adopt_tokenizer(tokenizer, layout.header, out_dir)
+    config = model_config(layout, read_vocabulary(layout.header, known_pre=tokenizer is None), plan.dtype)
     if plan.quantization_config:
         config["quantization_config"] = plan.quantization_config
     more = {CONFIG_FILE: json.dumps(config, indent=2) + "\n", **layout.architecture.more_files(layout.header)}

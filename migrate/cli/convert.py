@@ -28,6 +28,10 @@ def command(
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="float16|bfloat16|float32", help="Of the written weights.")
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option("--tokenizer", metavar="DIR|REPO", help="The original tokenizer instead of the GGUF's."),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +94,7 @@ def command(
             dtype=dtype,
             merge_adapter=merge_adapter,
             weights=weights,
+            tokenizer=tokenizer,
             own_chat_template=chat_template == "own",
             tool_call_parser=tool_call_parser,
             reasoning_parser=reasoning_parser,

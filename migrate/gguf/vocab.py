@@ -96,8 +96,8 @@ def adds_bos(header: GGUFHeader) -> bool:
     return kind in ("spm", "wpm") or (kind == "bpe" and _pre_tokenizer(header)[0].add_bos)
 
 
-def read_vocabulary(header: GGUFHeader) -> Vocabulary:
-    """The vocabulary of a model.
+def read_vocabulary(header: GGUFHeader, *, known_pre: bool = True) -> Vocabulary:
+    """The vocabulary of a model. `known_pre` False: how text is split does not matter and may be unknown.
 
     Raises:
         GGUFError: required metadata is missing or inconsistent.
@@ -107,12 +107,12 @@ def read_vocabulary(header: GGUFHeader) -> Vocabulary:
     findings: list[Finding] = []
     tokens = _tokens(header, findings)
     types = _types(header, tokens)
-    pre, pre_findings = _pre_tokenizer(header) if kind == "bpe" else (None, [])
+    pre, pre_findings = _pre_tokenizer(header) if kind == "bpe" and known_pre else (None, [])
     findings += pre_findings
     ids = _DEFAULT_IDS[kind]
     eos = _eos(header, tokens, ids.get("eos"), findings)
     bos = _token_id(header, "bos", tokens, ids.get("bos"))
-    add_bos, add_eos = adds_bos(header), bool(header.get("tokenizer.ggml.add_eos_token", kind == "ugm"))
+    add_bos, add_eos = known_pre and adds_bos(header), bool(header.get("tokenizer.ggml.add_eos_token", kind == "ugm"))
     if pre is not None and pre.raw and not add_bos:
         add_bos = True  # llama.cpp overrides the file for Gemma 4
     for wanted, token, name in ((add_bos, bos, "bos"), (add_eos, eos, "eos")):
@@ -124,7 +124,7 @@ def read_vocabulary(header: GGUFHeader) -> Vocabulary:
         tokens=tokens,
         types=types,
         scores=_scores(header, tokens) if kind in ("spm", "ugm") else (),
-        merges=_strings(header, "tokenizer.ggml.merges") if kind == "bpe" else (),
+        merges=_strings(header, "tokenizer.ggml.merges") if kind == "bpe" and known_pre else (),
         pre=pre,
         bos=bos,
         eos=eos,

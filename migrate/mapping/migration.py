@@ -17,7 +17,7 @@ from migrate.mapping.adapters import Adapter, map_adapter, model_names
 from migrate.mapping.parameters import Client, Sampling, map_context, map_sampling
 from migrate.mapping.prompt import ParserChoice, map_chat_template, map_parsers
 from migrate.mapping.stops import Stops, map_stops
-from migrate.mapping.weights import map_tokenizer, map_weights
+from migrate.mapping.weights import map_given_tokenizer, map_tokenizer, map_weights
 from migrate.ollama import options
 from migrate.ollama.model import OllamaModel, Parameter
 from migrate.ollama.modelfile import model_warnings
@@ -49,6 +49,7 @@ class Choices:
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     merge_adapter: bool = False
+    tokenizer: str | None = None
     weights: Literal["dense", "repack", "requantize"] | None = None
 
 
@@ -103,8 +104,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     if layout is not None and layout.architecture.pooling:
         return _embedding_model(Migration(model, choices, ledger, path, parameters, layout=layout, dtype=dtype))
     adapter = map_adapter(model, ledger, merge=choices.merge_adapter)
-    vocabulary = map_tokenizer(model, ledger)
-    bos = vocabulary.add_bos if vocabulary else bool(model.checkpoint and model.gguf and adds_bos(model.gguf))
+    bos = _map_tokenizer(model, choices, ledger)
     jinja = map_chat_template(model, path, ledger, bos=bos, own_template=choices.own_chat_template)
 
     values = {p.name: p for p in parameters}
@@ -160,7 +160,7 @@ def _embedding_model(migration: Migration) -> Migration:
     """The rest of an embedding model: it renders nothing and samples nothing."""
     model, choices, ledger, layout = migration.model, migration.choices, migration.ledger, migration.layout
     assert layout is not None
-    map_tokenizer(model, ledger)
+    _map_tokenizer(model, choices, ledger)
     given = {"TEMPLATE": model.template, "SYSTEM": model.system, "MESSAGE": model.messages, "ADAPTER": model.adapters}
     for item, value in given.items():
         if value:
@@ -190,6 +190,14 @@ def _embedding_model(migration: Migration) -> Migration:
     ]
     environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     return replace(migration, served_names=names, max_model_len=limit, arguments=arguments, environment=environment)
+
+
+def _map_tokenizer(model: OllamaModel, choices: Choices, ledger: Ledger) -> bool:
+    """Whether prompts begin with BOS."""
+    if choices.tokenizer is not None:
+        return map_given_tokenizer(model, choices.tokenizer, ledger)
+    vocabulary = map_tokenizer(model, ledger)
+    return vocabulary.add_bos if vocabulary else bool(model.checkpoint and model.gguf and adds_bos(model.gguf))
 
 
 def _mended(model: OllamaModel, ledger: Ledger) -> OllamaModel:

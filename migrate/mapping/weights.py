@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from migrate import architectures
 from migrate.architectures.base import ModelLayout
-from migrate.errors import GGUFError, Refused, UsageError
+from migrate.errors import GGUFError, MigrateError, Refused, UsageError
 from migrate.findings import Ledger, Status
 from migrate.gguf.header import GGUFHeader
 from migrate.gguf.types import GGMLType
@@ -126,6 +127,27 @@ def map_tokenizer(model: OllamaModel, ledger: Ledger) -> Vocabulary | None:
     ledger.add("tokenizer", Status.EXACT, f"{model.gguf.get('tokenizer.ggml.model')}{f'/{pre}' if pre else ''}, "
                f"{len(vocabulary.tokens):,} tokens", "tokenizer.json", "the same ids for the same text")  # fmt: skip
     return vocabulary
+
+
+def map_given_tokenizer(model: OllamaModel, given: str, ledger: Ledger) -> bool:
+    """`--tokenizer DIR|REPO`, compared with the GGUF's vocabulary here and now. Whether BOS comes in front."""
+    from tempfile import TemporaryDirectory
+
+    from migrate.checkpoint import adopted
+
+    header = model.gguf
+    if header is None or model.checkpoint is not None:
+        ledger.add("tokenizer", Status.REFUSED, "", given, "--tokenizer is for a GGUF: this has a tokenizer of its own")
+        return False
+    try:
+        with TemporaryDirectory() as scratch:
+            _, findings = adopted.adopt_tokenizer(given, header, Path(scratch))
+            tokenizer = adopted.load(Path(scratch) / adopted.FILES[0])
+    except MigrateError as error:
+        ledger.add("tokenizer", Status.REFUSED, "", given, str(error), error.hint or "")
+        return False
+    ledger.extend(findings)
+    return adopted.adds_bos(tokenizer, header)
 
 
 def _map_original_tokenizer(checkpoint: Checkpoint, ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""Writes the `--help` texts of all verbs into docs/cli.md; with --check, fails when the file is out of date."""
+"""Writes docs/cli.md (the `--help` of all verbs) and docs/architectures.md; with --check, fails when one is out of date."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+from migrate import architectures
+
 VERBS = ("", "inspect", "convert", "template", "parity", "demo")
-TARGET = Path(__file__).parent / "cli.md"
-HEADER = "# Command line\n\nWritten by `make docs` from `--help`; `make lint` fails when it is out of date.\n"
+HERE = Path(__file__).parent
+CLI = "# Command line\n\nWritten by `make docs` from `--help`; `make lint` fails when it is out of date.\n"
+ARCHITECTURES = """\
+# Architectures
+
+Written by `make docs` from `migrate/architectures`; `make lint` fails when it is out of date. Each is one file there, with the whole story of its
+tensors and its configuration; [adding-an-architecture.md](adding-an-architecture.md) shows how to add one, and every one of them is held to a tiny
+model that llama.cpp's own converter made (`fixtures/architectures`).
+
+| `model_type` | `general.architecture` | class | float16 | fused in vLLM (one quantization scheme) | LoRA |
+|---|---|---|---|---|---|
+"""
 
 
-def generate() -> str:
-    """The whole file. Help is asked of the real command, 100 columns wide and without colour."""
+def command_line() -> str:
+    """The help of every verb, asked of the real command, 100 columns wide and without colour."""
     environment = os.environ | {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
-    text = HEADER
+    text = CLI
     for verb in VERBS:
         command = [sys.executable, "-m", "migrate", *([verb] if verb else []), "--help"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -24,12 +36,34 @@ def generate() -> str:
     return text
 
 
+def table_of_architectures() -> str:
+    text = ARCHITECTURES
+    for name in architectures.model_types():
+        found = architectures.for_model_type(name)
+        fused = "; ".join(f"{whole}: {', '.join(parts)}" for whole, parts in found.fused.items()) or "-"
+        kind = f"{found.class_name} (embeddings)" if found.pooling else found.class_name
+        cells = (
+            f"`{found.model_type}`",
+            ", ".join(f"`{gguf}`" for gguf in found.gguf_names),
+            kind,
+            "yes" if found.float16 else "refused",
+            fused,
+            ", ".join(found.lora_targets) or "-",
+        )
+        text += f"| {' | '.join(cells)} |\n"
+    return text
+
+
 def main() -> None:
-    text = generate()
-    if "--check" not in sys.argv:
-        TARGET.write_text(text, encoding="utf-8")
-    elif not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != text:
-        sys.exit(f"{TARGET} is out of date: run `make docs` and commit it")
+    stale = []
+    for name, text in (("cli.md", command_line()), ("architectures.md", table_of_architectures())):
+        path = HERE / name
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(str(path))
+    if stale:
+        sys.exit(f"{', '.join(stale)}: out of date; run `make docs` and commit")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md (the `--help` of all verbs) and docs/architectures.md; with --check, fails when one is out of date."""
+"""Writes docs/cli.md (the `--help` of all verbs) and docs/architectures.md; with --check, fails when one is stale."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ CLI = "# Command line\n\nWritten by `make docs` from `--help`; `make lint` fails
 ARCHITECTURES = """\
 # Architectures
 
-Written by `make docs` from `migrate/architectures`; `make lint` fails when it is out of date. Each is one file there, with the whole story of its
-tensors and its configuration; [adding-an-architecture.md](adding-an-architecture.md) shows how to add one, and every one of them is held to a tiny
-model that llama.cpp's own converter made (`fixtures/architectures`).
+Written by `make docs` from `migrate/architectures`; `make lint` fails when it is out of date. Each is one file there,
+with the whole story of its tensors and its configuration; [adding-an-architecture.md](adding-an-architecture.md) shows
+how to add one, and every one of them is held to a tiny model that llama.cpp's own converter made
+(`fixtures/architectures`).
 
 | `model_type` | `general.architecture` | class | float16 | fused in vLLM (one quantization scheme) | LoRA |
 |---|---|---|---|---|---|

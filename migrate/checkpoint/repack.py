@@ -35,7 +35,7 @@ _EXPERT = re.compile(r"^(.+\.experts)\.\d+\.[^.]+$")
 _TABLES = re.compile(r"(?:^|\.)(?:\w*token_embd|position_embd|token_types|ffn_gate_inp\w*|ssm_conv1d\w*)\.")
 """Embeddings are looked up, routers and convolutions have no quantized form in vLLM."""
 _HEAD = "output.weight"
-_DENSE_HEAD = frozenset({"qwen3_next", "gpt_oss"})
+_DENSE_HEAD = frozenset({"qwen3_next"})
 """Families whose class in vLLM 0.32 builds the output matrix without a quantization config."""
 
 
@@ -61,7 +61,7 @@ class RepackPlan:
                 Status.APPROXIMATE,
                 "",
                 "8-bit integers, groups of 32",
-                f"measured: relative RMS error {error.rms:.2e}, largest error {error.maximum:.2e} of the largest weight",
+                f"measured: relative RMS error {error.rms:.1e}, largest {error.maximum:.1e} of the largest weight",
             )
             for error in self.requantized.errors()
         ]
@@ -73,7 +73,7 @@ class RepackPlan:
                     Status.APPROXIMATE,
                     f"float16 scales of {len(scales)} matrices",
                     self.dtype.value,
-                    f"measured: relative RMS error at most {worst:.2e} per matrix (the bound is 2^-9 per scale)",
+                    f"measured: relative RMS error at most {worst:.1e} per matrix (the bound is 2^-9 per scale)",
                 )
             )
         return found
@@ -110,7 +110,7 @@ def plan_repack(layout: ModelLayout, *, way: Way, dtype: DType | None = None) ->
     if native_mxfp4(layout):
         return _plan_mxfp4(layout, dtype)
     chosen = _choose_dtype(layout, way, dtype)
-    decisions = [_decide(group, way) for group in _groups(layout)]
+    decisions = [_decide(layout, group, way) for group in _groups(layout)]
     packed = {
         tensor.target: decision.bits for decision in decisions if decision.bits for tensor in decision.group.members
     }
@@ -179,11 +179,13 @@ def _is_matrix(tensor: MappedTensor) -> bool:
     return len(tensor.shape) > 1 and not any(_TABLES.search(info.name) for info in tensor.sources)
 
 
-def _decide(group: _Group, way: Way) -> _Decision:
+def _decide(layout: ModelLayout, group: _Group, way: Way) -> _Decision:
     types = {kind for tensor in group.members for kind in tensor.types}
     listed = ", ".join(sorted(kind.name for kind in types))
     if not any(kind.is_quantized for kind in types):
         return _Decision(group, 0, "not quantized")
+    if reason := _family_reason(layout, group):
+        return _Decision(group, 0, reason)
     if not all(packable(tensor) for tensor in group.members):
         return _Decision(group, 0, "no plain matrix with rows of whole groups of 32")
     exact = all(_moves_exactly(tensor) for tensor in group.members)
@@ -192,9 +194,25 @@ def _decide(group: _Group, way: Way) -> _Decision:
     if way == "repack":
         movable = types <= BITS.keys()
         return _Decision(group, 0, "columns move within groups of 32" if movable else f"{listed}: no exact container")
-    if any(info.name == _HEAD for tensor in group.members for info in tensor.sources):
+    if _is_head(group):
         return _Decision(group, 0, f"{listed}: the output matrix is kept as it is, errors in it show most")
     return _Decision(group, 8)
+
+
+def _family_reason(layout: ModelLayout, group: _Group) -> str:
+    """Why vLLM 0.32 would not load a group of this family in a container; "" when it does."""
+    family = layout.architecture
+    if family.pooling:
+        return "an embedding model: small, and its classes are not made for quantized layers"
+    if family.model_type == "gpt_oss":
+        return "a gpt-oss whose experts are not MXFP4: its class reads no other container"
+    if _is_head(group) and family.model_type in _DENSE_HEAD:
+        return f"vLLM's {family.model_type} has no quantized output matrix"
+    return ""
+
+
+def _is_head(group: _Group) -> bool:
+    return any(info.name == _HEAD for tensor in group.members for info in tensor.sources)
 
 
 def _moves_exactly(tensor: MappedTensor) -> bool:
@@ -220,6 +238,7 @@ def _findings(layout: ModelLayout, decisions: Sequence[_Decision], dtype: DType,
     return [
         *_packed_findings(decisions, dtype),
         *_dense_findings(decisions, dtype),
+        *_table_findings(layout, dtype),
         *_float16_findings(layout, decisions, dtype, way),
     ]
 
@@ -262,6 +281,15 @@ def _dense_findings(decisions: Sequence[_Decision], dtype: DType) -> list[Findin
             reason,
         )
         for reason, tensors in reasons.items()
+    ]
+
+
+def _table_findings(layout: ModelLayout, dtype: DType) -> list[Finding]:
+    tables = [t for t in layout.tensors if len(t.shape) > 1 and not _is_matrix(t)]
+    quantized = [t for t in tables if any(kind.is_quantized for kind in t.types)]
+    reason = "a table that is looked up, or a router: dequantized and rounded to nearest even"
+    return [
+        Finding(t.target, Status.EQUIVALENT, "/".join(k.name for k in t.types), dtype.value, reason) for t in quantized
     ]
 
 

@@ -1,7 +1,7 @@
 """What the kernels share: scratch memory, unpacking of bit fields, scaling. numpy only.
 
-A kernel turns blocks, uint8 [n, block_bytes], into float32 [n * block_size] in `work.floats`. What costs time is numpy's
-inner loop being short, so fields are unpacked from one contiguous run and put in their places as whole items.
+A kernel turns blocks, uint8 [n, block_bytes], into float32 [n * block_size] in `work.floats`. What costs time is
+numpy's inner loop being short, so fields are unpacked from one contiguous run and put in their places as whole items.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def _weight_bytes(migration: Migration) -> int:
     from migrate.checkpoint.weights import output_tensors
 
     assert migration.layout is not None
-    plan = plan_storage(migration.layout, migration.choices.weights, migration.dtype)
+    plan = plan_storage(migration.layout, migration.way, migration.dtype)
     return sum(t.nbytes for t in output_tensors(plan.assignments))
 
 
@@ -65,7 +65,7 @@ def _seconds(migration: Migration) -> float | None:
 
     layout = migration.layout
     assert layout is not None
-    everything = plan_storage(layout, migration.choices.weights, migration.dtype).assignments
+    everything = plan_storage(layout, migration.way, migration.dtype).assignments
     sample, taken = [], 0
     for tensor, encoding in sorted(everything, key=lambda pair: -_stored(pair[0])):
         size = _stored(tensor)

@@ -105,7 +105,7 @@ def _convert(migration: Migration, header: GGUFHeader, model_dir: Path, progress
     from migrate.checkpoint.convert import convert_weights
 
     adapter = migration.adapter.header if migration.adapter and migration.adapter.merged else None
-    way = migration.choices.weights
+    way = migration.way
     dtype = migration.dtype if way in (None, "dense") else migration.choices.dtype
     report = convert_weights(
         header,

@@ -164,7 +164,7 @@ def _groups(layout: ModelLayout) -> list[_Group]:
     names = {part: name for name, parts in fused.items() for part in parts}
     members: dict[tuple[str, str], list[MappedTensor]] = {}
     for tensor in layout.tensors:
-        if not _is_matrix(tensor):
+        if not is_matrix(tensor):
             continue
         module = module_name(tensor)
         parent, _, leaf = module.rpartition(".")
@@ -174,7 +174,7 @@ def _groups(layout: ModelLayout) -> list[_Group]:
     return [_Group(tuple(tensors), f"{parent}.{name}" if name else "") for (parent, name), tensors in members.items()]
 
 
-def _is_matrix(tensor: MappedTensor) -> bool:
+def is_matrix(tensor: MappedTensor) -> bool:
     """What a linear layer multiplies with: neither a vector nor a table that is looked up."""
     return len(tensor.shape) > 1 and not any(_TABLES.search(info.name) for info in tensor.sources)
 
@@ -285,7 +285,7 @@ def _dense_findings(decisions: Sequence[_Decision], dtype: DType) -> list[Findin
 
 
 def _table_findings(layout: ModelLayout, dtype: DType) -> list[Finding]:
-    tables = [t for t in layout.tensors if len(t.shape) > 1 and not _is_matrix(t)]
+    tables = [t for t in layout.tensors if len(t.shape) > 1 and not is_matrix(t)]
     quantized = [t for t in tables if any(kind.is_quantized for kind in t.types)]
     reason = "a table that is looked up, or a router: dequantized and rounded to nearest even"
     return [

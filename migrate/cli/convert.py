@@ -35,8 +35,14 @@ def command(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights", metavar="dense|repack|requantize", help="Unquantize, keep the blocks, or make 8-bit ones."
+            "--weights",
+            metavar="dense|repack|requantize|auto",
+            help="Unquantize, keep the blocks, make 8-bit ones, or what suits --target-gpu.",
         ),
+    ] = None,
+    target_gpu: Annotated[
+        str | None,
+        typer.Option("--target-gpu", metavar="GPU", help="Where it will run: compute capability, name, or cpu."),
     ] = None,
     merge_adapter: Annotated[
         bool, typer.Option("--merge-adapter", help="Fold the ADAPTER into the weights instead of serving it beside.")
@@ -70,7 +76,7 @@ def command(
     for value, allowed, name in (
         (dtype, (None, "float16", "bfloat16", "float32"), "--dtype"),
         (chat_template, ("ollama", "own"), "--chat-template"),
-        (weights, (None, "dense", "repack", "requantize"), "--weights"),
+        (weights, (None, "dense", "repack", "requantize", "auto"), "--weights"),
     ):
         if value not in allowed:
             raise UsageError(f"{name} {value}: must be {' or '.join(a for a in allowed if a)}")
@@ -94,6 +100,7 @@ def command(
             dtype=dtype,
             merge_adapter=merge_adapter,
             weights=weights,
+            target_gpu=target_gpu,
             tokenizer=tokenizer,
             own_chat_template=chat_template == "own",
             tool_call_parser=tool_call_parser,

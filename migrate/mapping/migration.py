@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from migrate.architectures.base import ModelLayout
 from migrate.architectures.variants import normalise
+from migrate.errors import UsageError
 from migrate.findings import Finding, Ledger, Status
 from migrate.gguf import eog
 from migrate.gguf.header import GGUFHeader
@@ -17,13 +18,13 @@ from migrate.mapping.adapters import Adapter, map_adapter, model_names
 from migrate.mapping.parameters import Client, Sampling, map_context, map_sampling
 from migrate.mapping.prompt import ParserChoice, map_chat_template, map_parsers
 from migrate.mapping.stops import Stops, map_stops
-from migrate.mapping.weights import map_given_tokenizer, map_tokenizer, map_weights
+from migrate.mapping.weights import Way, choose_weights, map_given_tokenizer, map_tokenizer, map_weights
 from migrate.ollama import options
 from migrate.ollama.model import OllamaModel, Parameter
 from migrate.ollama.modelfile import model_warnings
 from migrate.ollama.prompt_path import PromptPathDecision, prompt_path
 from migrate.ollama.refusal import refusal
-from migrate.vllm import versions
+from migrate.vllm import gpus, versions
 from migrate.vllm.generation import GenerationConfig
 from migrate.vllm.serve import Argument
 
@@ -50,7 +51,8 @@ class Choices:
     reasoning_parser: str | None = None
     merge_adapter: bool = False
     tokenizer: str | None = None
-    weights: Literal["dense", "repack", "requantize"] | None = None
+    weights: Literal["dense", "repack", "requantize", "auto"] | None = None
+    target_gpu: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ class Migration:
         return self.layout is not None and self.layout.architecture.pooling
 
     @property
+    def way(self) -> Way | None:
+        """How weights are stored, as decided."""
+        return None if self.choices.weights == "auto" else self.choices.weights
+
+    @property
     def refused(self) -> list[Finding]:
         return self.ledger.refused
 
@@ -99,7 +106,9 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
         return Migration(model, choices, ledger, path, parameters)
 
     model = _mended(model, ledger)
-    layout, dtype = map_weights(model, choices.dtype, ledger, way=choices.weights)
+    choices = _for_target(model, choices, ledger)
+    way = Migration(model, choices, ledger, path, parameters).way
+    layout, dtype = map_weights(model, choices.dtype, ledger, way=way)
     _attachments(model, ledger)
     if layout is not None and layout.architecture.pooling:
         return _embedding_model(Migration(model, choices, ledger, path, parameters, layout=layout, dtype=dtype))
@@ -154,6 +163,27 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
         adapter=adapter,
         tool_tag=parsers.tool_tag,
     )
+
+
+def _for_target(model: OllamaModel, choices: Choices, ledger: Ledger) -> Choices:
+    """The choices with `--weights auto` decided, and a dtype that the GPU named with `--target-gpu` runs."""
+    if choices.target_gpu is None:
+        if choices.weights == "auto":
+            raise UsageError("--weights auto needs --target-gpu", hint="Such as --target-gpu 8.9, or cpu.")
+        return choices
+    target = gpus.parse(choices.target_gpu)
+    if model.gguf is None or model.checkpoint is not None:
+        return replace(choices, weights=None) if choices.weights == "auto" else choices
+    way, dtype = choose_weights(
+        model.gguf,
+        target,
+        None if choices.weights == "auto" else choices.weights,
+        ledger,
+        auto=choices.weights == "auto",
+        dtype=choices.dtype,
+        merged=choices.merge_adapter,
+    )
+    return replace(choices, weights=way, dtype=dtype)
 
 
 def _embedding_model(migration: Migration) -> Migration:

@@ -14,8 +14,31 @@ from migrate.gguf.types import GGMLType
 from migrate.gguf.vocab import Vocabulary, read_vocabulary
 from migrate.ollama.checkpoint import Checkpoint
 from migrate.ollama.model import OllamaModel
+from migrate.vllm.gpus import Target
 
 Way = Literal["dense", "repack", "requantize"]
+
+
+def choose_weights(
+    header: GGUFHeader,
+    target: Target,
+    way: Way | None,
+    ledger: Ledger,
+    *,
+    auto: bool,
+    dtype: str | None,
+    merged: bool,
+) -> tuple[Way | None, str | None]:
+    """`--weights` and `--dtype` for a GPU that was named; as they were after a refusal."""
+    from migrate.checkpoint.choose import choose
+
+    try:
+        choice = choose(architectures.read(header), target, way, auto=auto, dtype=dtype, merged=merged)
+    except (Refused, GGUFError) as error:
+        ledger.add("--target-gpu", Status.REFUSED, str(target), "", str(error), error.hint or "")
+        return way, dtype
+    ledger.extend(choice.findings)
+    return choice.way, choice.dtype
 
 
 def map_weights(

@@ -221,7 +221,7 @@ def _fidelity(source: GGMLType, target: DType) -> Status:
 
 
 def _fidelity_reason(source: GGMLType, target: DType) -> str:
-    step = {DType.BFLOAT16: "2^-9", DType.FLOAT16: "2^-12", DType.FLOAT32: "2^-25"}[target]
+    step = {DType.BFLOAT16: "2^-8", DType.FLOAT16: "2^-11", DType.FLOAT32: "2^-24"}[target]
     if source.is_quantized:
         return f"dequantized to float32 and rounded to nearest even (relative error at most {step})"
     if _fidelity(source, target) is Status.EXACT:

@@ -73,7 +73,7 @@ class RepackPlan:
                     Status.APPROXIMATE,
                     f"float16 scales of {len(scales)} matrices",
                     self.dtype.value,
-                    f"measured: relative RMS error at most {worst:.1e} per matrix (the bound is 2^-9 per scale)",
+                    f"measured: relative RMS error at most {worst:.1e} per matrix (the bound is 2^-8 per scale)",
                 )
             )
         return found
@@ -263,7 +263,7 @@ def _packed_finding(tensors: Sequence[MappedTensor], bits: int, dtype: DType, ex
         return Finding(f"weights {kinds}", Status.APPROXIMATE, count, target, reason)
     if dtype is DType.FLOAT16:
         return Finding(f"weights {kinds}", Status.EXACT, count, target, "the same integers and the same scales")
-    reason = f"the same integers; scales rounded to {dtype.value} (relative error at most 2^-9)"
+    reason = f"the same integers; scales rounded to {dtype.value} (relative error at most 2^-8)"
     return Finding(f"weights {kinds}", Status.APPROXIMATE, count, target, reason)
 
 

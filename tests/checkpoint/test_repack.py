@@ -95,7 +95,7 @@ def test_scales_are_rounded_where_float16_is_refused(family: str, kind: str, tmp
     assert verified(found, tmp_path)["packed"] > 0
     errors = found.plan.rounded_scales.errors()
     assert len(errors) == sum(isinstance(e, PackQuantized) for _, e in found.plan.assignments)
-    assert 1e-4 < max(error.rms for error in errors) <= 2**-9
+    assert 1e-4 < max(error.rms for error in errors) <= 2**-8
     assert [f.status for f in found.plan.measured_findings()] == [Status.APPROXIMATE]
     with pytest.raises(Refused, match="float16"):
         plan_repack(architectures.read(found.header), way="repack", dtype=DType.FLOAT16)

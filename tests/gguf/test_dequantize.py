@@ -89,11 +89,39 @@ def test_random_blocks_as_gguf_py(name: str, dtype: DType) -> None:
     np.testing.assert_array_equal(converted(raw, kind, dtype), rounded(expected, dtype))
 
 
+@pytest.mark.parametrize("dtype", list(DType))
 @pytest.mark.parametrize("name", ["MXFP4", "NVFP4"])
-def test_microscaling_formats_as_gguf_py(name: str) -> None:
+def test_microscaling_formats_as_gguf_py(name: str, dtype: DType) -> None:
     kind = GGMLType[name]
-    raw = np.random.default_rng(2).integers(0, 120, 64 * kind.block_bytes, dtype=np.uint8)
-    np.testing.assert_array_equal(converted(raw, kind, DType.BFLOAT16), rounded(reference(raw, kind), DType.BFLOAT16))
+    rng = np.random.default_rng(2)
+    raw = rng.integers(0, 256, (253, kind.block_bytes), dtype=np.uint8)
+    if name == "MXFP4":  # the scale is 2^(byte - 127)
+        raw[:, 0] = rng.integers(90, 140, 253) if dtype is DType.FLOAT16 else np.arange(253)
+    else:
+        raw[:, :4] &= 0x3F
+    flat = raw.reshape(-1)
+    np.testing.assert_array_equal(converted(flat, kind, dtype), rounded(reference(flat, kind), dtype))
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_iq1_m_as_gguf_py(dtype: DType) -> None:
+    """Its float16 scale lies in the upper four bits of four words."""
+    kind = GGMLType.IQ1_M
+    raw = np.random.default_rng(4).integers(0, 256, (700, kind.block_bytes), dtype=np.uint8)
+    raw[:, -1] &= 0xBF  # neither NaN nor infinite, nor too large for float16
+    flat = raw.reshape(-1)
+    expected = reference(flat, kind)
+    assert np.unique(expected).size > 1000
+    np.testing.assert_array_equal(converted(flat, kind, dtype), rounded(expected, dtype))
+
+
+def test_every_type_gguf_py_reads_is_here() -> None:
+    from gguf.quants import _type_traits
+
+    for kind in _type_traits:
+        check_convertible(GGMLType[kind.name], "x")
+    tried = {*SCALES, "MXFP4", "NVFP4", "IQ1_M", "F32", "F16", "BF16"}
+    assert {kind.name for kind in _type_traits} | {"F32", "F16"} == tried
 
 
 @pytest.mark.parametrize("bad", [0x7E00, 0x7C00, 0xFC00, 0xFFFF])

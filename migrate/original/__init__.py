@@ -1,0 +1,1 @@
+"""The checkpoint a GGUF was made from: which one it might be, and the proof that it is."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from migrate import architectures
 
-VERBS = ("", "inspect", "convert", "template", "parity", "demo")
+VERBS = ("", "inspect", "convert", "resolve", "template", "parity", "demo")
 HERE = Path(__file__).parent
 CLI = "# Command line\n\nWritten by `make docs` from `--help`; `make lint` fails when it is out of date.\n"
 ARCHITECTURES = """\

@@ -71,6 +71,17 @@ class FindingEntry(_Model):
     action: str = ""
 
 
+class Original(_Model):
+    """The checkpoint whose weights the bundle has, and what proved that the GGUF was made from it."""
+
+    repository: str
+    revision: str = Field(description="commit; empty for a directory")
+    reason: str
+    full: bool = Field(description="every weight was compared, not a sample")
+    bytes_compared: int
+    judgements: dict[str, int] = Field(description="tensors remade byte for byte, within their codes")
+
+
 class Manifest(_Model):
     """The whole of migration.json."""
 
@@ -79,6 +90,7 @@ class Manifest(_Model):
     model_dir: str = "model"
     source: Source
     target: Target
+    original: Original | None = None
     findings: list[FindingEntry]
     files: dict[str, FileEntry]
 

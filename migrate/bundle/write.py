@@ -20,6 +20,7 @@ from migrate.gguf.header import GGUFHeader
 from migrate.mapping import adapters
 from migrate.mapping.migration import Migration
 from migrate.ollama.options import CURRENT_VERSION
+from migrate.original.prove import Proof
 from migrate.vllm import serve, versions
 
 GENERATOR = f"ollama-to-vllm {__version__}"
@@ -210,8 +211,22 @@ def _manifest(
             eos_token_id=list(migration.generation.eos_token_id) if migration.generation else [],
             request_defaults=dict(migration.request_defaults),
         ),
+        original=_original(choices.original),
         findings=[bundle_format.FindingEntry.model_validate(f.to_dict()) for f in findings],
         files=files,
+    )
+
+
+def _original(proof: Proof | None) -> bundle_format.Original | None:
+    if proof is None:
+        return None
+    return bundle_format.Original(
+        repository=proof.repository,
+        revision=proof.revision,
+        reason=proof.reason,
+        full=proof.full,
+        bytes_compared=proof.nbytes,
+        judgements=proof.counts(),
     )
 
 
@@ -219,7 +234,8 @@ def _digests(migration: Migration) -> dict[str, str]:
     """The layers' digests; a GGUF that is no blob of a store is hashed here."""
     digests = {role: digest for role, digest in migration.model.digests.items() if digest}
     header = migration.model.gguf
-    if header is not None and migration.model.checkpoint is None and "model" not in digests:
+    has_file = migration.model.checkpoint is None or migration.choices.original is not None
+    if header is not None and has_file and "model" not in digests:
         for number, path in enumerate(header.files, 1):
             digests["model" if number == 1 else f"model part {number}"] = f"sha256:{_sha256(path)}"
     return dict(sorted(digests.items()))

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from migrate import __version__
-from migrate.cli import convert, demo, inspect, parity, template
+from migrate.cli import convert, demo, inspect, parity, resolve, template
 from migrate.cli.output import report_error
 from migrate.errors import Interrupted, MigrateError, Unexpected
 
@@ -50,6 +50,7 @@ def root(
 
 app.command("inspect", short_help="What a model is, and what of it moves.")(inspect.command)
 app.command("convert", short_help="Write a bundle that vLLM serves.")(convert.command)
+app.command("resolve", short_help="Which checkpoint it was made from, proved by its weights.")(resolve.command)
 app.command("template", short_help="The chat template as Jinja.")(template.command)
 app.command("parity", short_help="Does it answer the same? Compares two servers.")(parity.command)
 app.command("demo", short_help="All of it on a small real model.")(demo.command)

@@ -36,14 +36,16 @@ def command(
         str | None,
         typer.Option(
             "--weights",
-            metavar="dense|repack|requantize|auto",
-            help="Unquantize, keep the blocks, make 8-bit ones, or what suits --target-gpu.",
+            metavar="dense|repack|requantize|auto|original",
+            help="Unquantize, keep the blocks, make 8-bit ones, what suits --target-gpu, or the original checkpoint.",
         ),
     ] = None,
     target_gpu: Annotated[
         str | None,
         typer.Option("--target-gpu", metavar="GPU", help="Where it will run: compute capability, name, or cpu."),
     ] = None,
+    hf_repo: options.HfRepo = None,
+    hf_path: options.HfPath = None,
     merge_adapter: Annotated[
         bool, typer.Option("--merge-adapter", help="Fold the ADAPTER into the weights instead of serving it beside.")
     ] = False,
@@ -76,7 +78,7 @@ def command(
     for value, allowed, name in (
         (dtype, (None, "float16", "bfloat16", "float32"), "--dtype"),
         (chat_template, ("ollama", "own"), "--chat-template"),
-        (weights, (None, "dense", "repack", "requantize", "auto"), "--weights"),
+        (weights, (None, "dense", "repack", "requantize", "auto", "original"), "--weights"),
     ):
         if value not in allowed:
             raise UsageError(f"{name} {value}: must be {' or '.join(a for a in allowed if a)}")
@@ -84,12 +86,19 @@ def command(
     _check_parser("reasoning", reasoning_parser, "--reasoning-parser", ("none",))
     if not re.fullmatch(r"[0-9A-Za-z.:_-]+", bind):
         raise UsageError(f"--bind {bind!r} is no address")
+    if (hf_repo or hf_path) and weights != "original":
+        raise UsageError("--hf-repo and --hf-path are for --weights original")
+    if weights == "original" and tokenizer is not None:
+        raise UsageError("--weights original brings its own tokenizer: --tokenizer has no place")
     if output is None and not dry_run:
         raise UsageError("no output directory given", hint="pass -o DIR, or --dry-run to only look")
     if output is not None:
         write.check_output(output, force=force)
+    model, proof = _load(ref, models_dir, host), None
+    if weights == "original":
+        model, proof = _original(model, hf_repo, hf_path, fetch=not dry_run)
     migration = plan(
-        _load(ref, models_dir, host),
+        model,
         choices(
             client=client,
             ollama_version=ollama_version,
@@ -101,6 +110,7 @@ def command(
             merge_adapter=merge_adapter,
             weights=weights,
             target_gpu=target_gpu,
+            original=proof,
             tokenizer=tokenizer,
             own_chat_template=chat_template == "own",
             tool_call_parser=tool_call_parser,
@@ -127,6 +137,20 @@ def command(
         hint(f"{output}/serve.sh")
         return
     hint(f"{output}/serve.sh, then: migrate parity {output} --source URL --target http://127.0.0.1:{port}")
+
+
+def _original(model: Any, hf_repo: str | None, hf_path: Path | None, *, fetch: bool) -> tuple[Any, Any]:
+    """The model with its proved original as weights, and the proof. Raises Refused when none is proved."""
+    from migrate.cli.resolve import showing
+    from migrate.errors import Refused
+    from migrate.original.resolve import resolve, with_original
+
+    resolution = resolve(model, hf_repo=hf_repo, hf_path=hf_path, showing=showing)
+    last = resolution.attempts[-1]
+    proof = resolution.proved or last.proof
+    if proof is None:
+        raise Refused(f"no original was found: {last.error}", hint=last.hint or "`migrate resolve` shows all attempts.")
+    return with_original(model, proof, hf_path, fetch=fetch), proof
 
 
 def _check_parser(kind: Literal["tool", "reasoning"], name: str | None, option: str, ours: tuple[str, ...]) -> None:

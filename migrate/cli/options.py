@@ -30,6 +30,13 @@ Client = Annotated[
 KeepPenalty = Annotated[
     bool, typer.Option("--keep-penalty", help="Carry repeat_penalty over as it is, though it means more in vLLM.")
 ]
+HfRepo = Annotated[
+    str | None,
+    typer.Option("--hf-repo", metavar="OWNER/NAME[@REV]", help="The original's repository, if the GGUF names none."),
+]
+HfPath = Annotated[
+    Path | None, typer.Option("--hf-path", metavar="DIR", help="The original's checkpoint on this machine.")
+]
 MaxModelLen = Annotated[
     int | None,
     typer.Option("--max-model-len", min=1, metavar="TOKENS", help="Context of the server (default: num_ctx)."),

@@ -24,6 +24,7 @@ from migrate.ollama.model import OllamaModel, Parameter
 from migrate.ollama.modelfile import model_warnings
 from migrate.ollama.prompt_path import PromptPathDecision, prompt_path
 from migrate.ollama.refusal import refusal
+from migrate.original.prove import Proof
 from migrate.vllm import gpus, versions
 from migrate.vllm.generation import GenerationConfig
 from migrate.vllm.serve import Argument
@@ -51,8 +52,9 @@ class Choices:
     reasoning_parser: str | None = None
     merge_adapter: bool = False
     tokenizer: str | None = None
-    weights: Literal["dense", "repack", "requantize", "auto"] | None = None
+    weights: Literal["dense", "repack", "requantize", "auto", "original"] | None = None
     target_gpu: str | None = None
+    original: Proof | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ class Migration:
     @property
     def way(self) -> Way | None:
         """How weights are stored, as decided."""
-        return None if self.choices.weights == "auto" else self.choices.weights
+        asked = self.choices.weights
+        return None if asked == "auto" or asked == "original" else asked
 
     @property
     def refused(self) -> list[Finding]:
@@ -108,7 +111,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     model = _mended(model, ledger)
     choices = _for_target(model, choices, ledger)
     way = Migration(model, choices, ledger, path, parameters).way
-    layout, dtype = map_weights(model, choices.dtype, ledger, way=way)
+    layout, dtype = map_weights(model, choices.dtype, ledger, way=way, original=choices.original)
     _attachments(model, ledger)
     if layout is not None and layout.architecture.pooling:
         return _embedding_model(Migration(model, choices, ledger, path, parameters, layout=layout, dtype=dtype))
@@ -171,13 +174,13 @@ def _for_target(model: OllamaModel, choices: Choices, ledger: Ledger) -> Choices
         if choices.weights == "auto":
             raise UsageError("--weights auto needs --target-gpu", hint="Such as --target-gpu 8.9, or cpu.")
         return choices
-    target = gpus.parse(choices.target_gpu)
-    if model.gguf is None or model.checkpoint is not None:
-        return replace(choices, weights=None) if choices.weights == "auto" else choices
+    target, asked = gpus.parse(choices.target_gpu), choices.weights
+    if asked == "original" or model.gguf is None or model.checkpoint is not None:
+        return replace(choices, weights=None) if asked == "auto" else choices
     way, dtype = choose_weights(
         model.gguf,
         target,
-        None if choices.weights == "auto" else choices.weights,
+        None if asked == "auto" else asked,
         ledger,
         auto=choices.weights == "auto",
         dtype=choices.dtype,

@@ -14,6 +14,7 @@ from migrate.gguf.types import GGMLType
 from migrate.gguf.vocab import Vocabulary, read_vocabulary
 from migrate.ollama.checkpoint import Checkpoint
 from migrate.ollama.model import OllamaModel
+from migrate.original.prove import Proof
 from migrate.vllm.gpus import Target
 
 Way = Literal["dense", "repack", "requantize"]
@@ -42,7 +43,7 @@ def choose_weights(
 
 
 def map_weights(
-    model: OllamaModel, requested: str | None, ledger: Ledger, *, way: Way | None = None
+    model: OllamaModel, requested: str | None, ledger: Ledger, *, way: Way | None = None, original: Proof | None = None
 ) -> tuple[ModelLayout | None, str]:
     """The layout of the checkpoint, and the dtype it is written in; ("" and None after a refusal)."""
     header = model.gguf
@@ -57,6 +58,8 @@ def map_weights(
         )
         return None, ""
     if model.checkpoint is not None:
+        if original is not None:
+            return None, _map_original(header, model.checkpoint, original, requested, ledger)
         return None, _map_checkpoint(model.checkpoint, requested, ledger)
     try:
         layout = architectures.read(header)
@@ -122,6 +125,23 @@ def _map_checkpoint(checkpoint: Checkpoint, requested: str | None, ledger: Ledge
         reason = "one tensor per layer, put together to a checkpoint again"
     ledger.add("FROM", Status.EXACT if dtype == checkpoint.dtype else Status.APPROXIMATE, f"safetensors: {tensors}",
                f"safetensors {checkpoint.dtype}, served as {dtype}", reason)  # fmt: skip
+    return dtype
+
+
+def _map_original(
+    header: GGUFHeader, checkpoint: Checkpoint, proof: Proof, requested: str | None, ledger: Ledger
+) -> str:
+    """`--weights original`: the checkpoint that was proved to be what the GGUF was made from."""
+    dtype = requested or checkpoint.dtype
+    kinds = {share.type.name: share.tensors for share in header.type_shares()}
+    listed = ", ".join(f"{name} x{count}" for name, count in kinds.items())
+    where = f"{proof.repository}@{proof.revision}" if proof.revision else proof.repository
+    quantized = any(share.type.is_quantized for share in header.type_shares())
+    status = Status.APPROXIMATE if quantized or dtype != checkpoint.dtype else Status.EXACT
+    reason = f"the checkpoint the GGUF was made from: {proof.reason}"
+    if quantized:
+        reason += "; without what quantization took, so answers differ from Ollama's as much as that did"
+    ledger.add("FROM", status, f"GGUF {header.architecture}: {listed}", f"{where}, {checkpoint.dtype}", reason)
     return dtype
 
 

@@ -78,8 +78,10 @@ def is_checkpoint(directory: Path) -> bool:
     return (directory / "config.json").is_file() and bool(_shards(directory))
 
 
-def read_directory(directory: Path) -> tuple[Checkpoint, GGUFHeader]:
+def read_directory(directory: Path, *, links: bool = False) -> tuple[Checkpoint, GGUFHeader]:
     """A checkpoint directory, and the header that stands for it.
+
+    `links`: its files may lie elsewhere, as in the Hub's cache.
 
     Raises:
         BadInput: a file is missing, damaged, or leads out of the directory.
@@ -88,7 +90,7 @@ def read_directory(directory: Path) -> tuple[Checkpoint, GGUFHeader]:
     files = {name: directory / name for name in _TEXTS if (directory / name).is_file()}
     shards = _shards(directory)
     for path in (*files.values(), *shards):
-        if not path.resolve().is_relative_to(directory.resolve()):
+        if not links and not path.resolve().is_relative_to(directory.resolve()):
             raise BadInput(f"{path} leads out of the checkpoint's directory", hint="Ollama refuses such links, too.")
     try:
         checkpoint = _checkpoint(files, shards, (tensor for path in shards for tensor in read_safetensors(path)))

@@ -16,6 +16,7 @@ _OTHERWISE = frozenset(
         *("vocab_size", "max_position_embeddings", "tie_word_embeddings", "rope_parameters", "head_dim"),
         *("moe_layer_freq", "scoring_func", "topk_method", "layer_norm_epsilon", "pad_token_id"),
         *("n_embd", "n_head", "n_inner", "n_layer", "mlp_bias", "attention_bias"),
+        "sliding_window_pattern",
     ]
 )
 """Settled by the tensors' shapes, or told in several ways; rotary settings are compared apart."""

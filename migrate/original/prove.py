@@ -38,6 +38,9 @@ RELATED = 0.5
 _SEARCHED = frozenset(["Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "IQ4_XS"])
 """Types whose scale is fitted after the codes were chosen when there is an importance matrix: cells say little then."""
 
+_SAME_AS = {"llama": ("mistral",), "mistral": ("llama",)}
+"""One architecture in a GGUF: without a sliding window Mistral computes what Llama computes."""
+
 Progress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all)."""
 
@@ -140,15 +143,13 @@ def _architecture(layout: ModelLayout, config: Mapping[str, Any]) -> Check:
     inner = config.get("text_config")
     named = {config.get("model_type"), inner.get("model_type") if isinstance(inner, dict) else None} - {None}
     ours = layout.architecture.model_type
-    if named & {ours, f"{ours}_text"}:
+    if named & {ours, f"{ours}_text", *_SAME_AS.get(ours, ())}:
         return Check("architecture", True, ours)
     return Check("architecture", False, f"its model_type is {', '.join(sorted(map(str, named))) or 'not stated'}, "
                                         f"the GGUF's is {ours}")  # fmt: skip
 
 
-def _check_unquantized(
-    repository: Repository, config: Mapping[str, Any], tensors: Mapping[str, RemoteTensor]
-) -> None:
+def _check_unquantized(repository: Repository, config: Mapping[str, Any], tensors: Mapping[str, RemoteTensor]) -> None:
     method = (config.get("quantization_config") or {}).get("quant_method")
     matrices = {tensor.dtype for tensor in tensors.values() if len(tensor.shape) > 1}
     if method or not matrices <= {"BF16", "F16", "F32"}:
@@ -227,7 +228,7 @@ def _samples(layout: ModelLayout, found: Mapping[str, RemoteTensor], full: bool)
             width = piece.width or tensor.width
             begin, at = at, at + piece.count * width
             names = [info.name for info in piece.sources]
-            if full or any(taken[name] < 2 for name in names) and _chosen(tensor, piece, taken):
+            if full or (any(taken[name] < 2 for name in names) and _chosen(tensor, piece, taken)):
                 taken.update(names)
                 remote = found[tensor.target]
                 yield from _stretches(tensor, piece, remote, begin, width, full)

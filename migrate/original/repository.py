@@ -45,8 +45,11 @@ class RemoteTensor:
 class Repository(Protocol):
     """Where a checkpoint lies. `revision` is a commit, or "" for a directory; `sizes` says which files there are."""
 
-    name: str
-    revision: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def revision(self) -> str: ...
 
     @property
     def sizes(self) -> Mapping[str, int]: ...
@@ -103,7 +106,9 @@ class HubRepository:
 
     def __post_init__(self) -> None:
         if not REPOSITORY.fullmatch(self.name) or ".." in self.name:
-            raise NotFound(f"{self.name!r} is no name of a repository", hint="Such as OWNER/NAME or OWNER/NAME@REVISION.")
+            raise NotFound(
+                f"{self.name!r} is no name of a repository", hint="Such as OWNER/NAME or OWNER/NAME@REVISION."
+            )
 
     @property
     def revision(self) -> str:
@@ -211,7 +216,9 @@ class _explained:  # noqa: N801
         if isinstance(error, errors.RevisionNotFoundError):
             raise NotFound(f"{name} has no such revision") from None
         if isinstance(error, errors.RepositoryNotFoundError):
-            raise NotFound(f"{name}: no such repository, or a private one", hint="`hf auth login`, if private.") from None
+            raise NotFound(
+                f"{name}: no such repository, or a private one", hint="`hf auth login`, if private."
+            ) from None
         if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
             offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the Hub cannot be reached"
             raise ServerUnreachable(f"{name}: {offline}", hint=elsewhere) from None
@@ -221,7 +228,9 @@ class _explained:  # noqa: N801
             status = error.response.status_code if error.response is not None else 0
             raise ServerError(f"{name}: the Hub answers {status}", status=status, hint="Try again later.") from None
         if _is_transport(error):
-            raise ServerUnreachable(f"{name}: the Hub cannot be reached ({type(error).__name__})", hint=elsewhere) from None
+            raise ServerUnreachable(
+                f"{name}: the Hub cannot be reached ({type(error).__name__})", hint=elsewhere
+            ) from None
 
 
 def _is_transport(error: Exception) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from migrate.original.prove import Check
 
 FILE = "tokenizer.json"
+_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 def check(header: GGUFHeader, repository: Repository) -> Iterator[Check]:
@@ -33,6 +34,9 @@ def check(header: GGUFHeader, repository: Repository) -> Iterator[Check]:
             path = Path(scratch) / FILE
             path.write_bytes(repository.read(FILE, 0, repository.sizes[FILE]))
             tokenizer = adopted.load(path)
+        settings = read_json(repository, "tokenizer_config.json", required=False) or {}
+        # transformers appends special tokens that tokenizer.json does not have.
+        tokenizer.add_special_tokens([text for role in _ROLES if (text := _text(settings.get(role)))])
         count = adopted.check_same_vocabulary(tokenizer, header, repository.name)
     except Refused as error:
         yield Check("tokenizer", False, str(error))
@@ -56,3 +60,9 @@ def _merges(content: dict[str, Any]) -> list[str] | None:
     if not merges:
         return None
     return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+
+
+def _text(token: Any) -> str | None:
+    """Of an entry of tokenizer_config.json: a string, or an object with the string in it."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None

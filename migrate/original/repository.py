@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ class HubRepository:
         for attempt in (0, 1, 2):
             try:
                 with _explained(self.name):
-                    return self._stretch(hub, url, headers, name, length)
+                    return self._stretch(hub, url, headers, name, start, length)
             except (ServerUnreachable, ServerError) as error:
                 lasting = isinstance(error, ServerError) and error.status < 500
                 if lasting or attempt == 2:
@@ -146,14 +147,15 @@ class HubRepository:
                 time.sleep(0.5 * 2**attempt)
         raise AssertionError
 
-    def _stretch(self, hub: Any, url: str, headers: Mapping[str, str], name: str, length: int) -> bytes:
+    def _stretch(self, hub: Any, url: str, headers: Mapping[str, str], name: str, start: int, length: int) -> bytes:
         deadline, parts, got = time.monotonic() + SLOWEST, [], 0
         session = hub.get_session()
         with session.stream("GET", url, headers=headers, timeout=self.timeout, follow_redirects=True) as response:
             if response.status_code >= 400:
                 response.read()
             hub.utils.hf_raise_for_status(response)
-            if response.status_code != 206:
+            whole = not start and length == self.sizes.get(name)
+            if response.status_code != 206 and not whole:
                 raise ServerError(f"{self.name}: {name} cannot be read in parts from this server",
                                   status=response.status_code, hint="Download it and give --hf-path DIR.")  # fmt: skip
             for chunk in response.iter_bytes(1 << 16):
@@ -171,6 +173,8 @@ class HubRepository:
         """Downloads into the cache of huggingface_hub, which goes on where an earlier run stopped."""
         hub = _hub()
         names = [name for name in self.sizes if WEIGHTS.fullmatch(name) or _SMALL.fullmatch(name)]
+        if not sys.stderr.isatty():
+            hub.utils.disable_progress_bars()
         with _explained(self.name):
             path = hub.snapshot_download(
                 self.name, revision=self.revision, allow_patterns=names, endpoint=self.endpoint

@@ -211,7 +211,8 @@ def test_types_without_cells_say_so(name: str) -> None:
     kind = GGMLType[name]
     raw = random_blocks(kind, 40)
     weights = reference(raw, kind)
-    found = compare(weights + np.float32(1e-3) * np.abs(weights), raw, kind)
+    moved = np.asarray(weights + np.float32(1e-3) * np.abs(weights), np.float32)
+    found = compare(moved, raw, kind)
     assert found.outside is None
     assert not found.remade
     assert 0 < found.error < 0.01

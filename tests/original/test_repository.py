@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from migrate.errors import BadInput, MigrateError, NotFound, Refused, ServerError, ServerUnreachable
-from migrate.original import repository
 from migrate.original.repository import Directory, HubRepository, parse, read_json, read_tensors
 from tests.original.hub import SHA, Hub, serving
 
@@ -107,7 +106,7 @@ def test_what_is_not_there(hub: Hub, name: str, kind: type[MigrateError], said: 
 def test_servers_that_misbehave(
     hub: Hub, behaviour: str, kind: type[MigrateError], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repository.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     found = HubRepository("acme/tiny", timeout=0.3)
     assert found.sizes["model.safetensors"] > 0
     hub.behaviour = behaviour

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from migrate.cli.app import app
 from migrate.errors import MigrateError
+from tests.architectures import families
 from tests.original.hub import SHA, Hub, serving
 from tests.original.test_prove import changed, lora
 
@@ -182,6 +183,18 @@ def test_what_is_not_proved_is_not_used(hub: Hub, tinychat: Path, tmp_path: Path
 def test_options_that_cannot_be_meant(tinychat: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     gguf = str(tinychat / "gguf" / "tinychat-q4_k_m.gguf")
     assert run("convert", gguf, *options, "-o", str(tmp_path / "out"))[0] == 2
+
+
+def test_embedding_models_keep_their_ggufs_weights(tmp_path: Path) -> None:
+    family, original = families.load("nomic_bert"), tmp_path / "original"
+    original.mkdir()
+    families.convert(family, original)
+    code, out = run("resolve", str(family.gguf), "--hf-path", str(original))
+    assert (code, "proved" in out) == (0, True)
+    options = ("--weights", "original", "--hf-path", str(original), "-o", str(tmp_path / "out"))
+    code, said = run("convert", str(family.gguf), *options)
+    assert code == 3
+    assert "not for embedding models" in said
 
 
 def test_a_download_that_breaks_leaves_no_bundle(

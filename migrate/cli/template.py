@@ -112,9 +112,10 @@ def compare_live(
 
     checks, left_out = [], []
     for name, request in conversations.items():
-        conversation = Conversation(name, tuple(request["messages"]), tuple(request.get("tools") or ()))
+        tools = tuple(request.get("tools") or ())
+        conversation = Conversation(name, tuple(request["messages"]), tools, think=request.get("think"))
         try:
-            expected = engine.render(conversation, think=request.get("think"))
+            expected = engine.render(conversation)
         except ServerError as error:
             if error.status != 400:
                 raise

@@ -18,13 +18,14 @@ class Conversation:
     """A chat request in Ollama's form; `name` is how reports call it.
 
     `continue_final` asks engines that must be told (vLLM's `continue_final_message`) to go on with a last message of
-    the assistant instead of opening a new one.
+    the assistant instead of opening a new one. `think` is Ollama's field: None leaves it to the server.
     """
 
     name: str
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     continue_final: bool = False
+    think: bool | str | None = None
 
     @property
     def is_prefill(self) -> bool:
@@ -48,6 +49,7 @@ class Capabilities:
     generate: bool = False
     token_ids: bool = False
     score: bool = False
+    embed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,36 @@ class Generation:
     prompt_ids: tuple[int, ...] | None = None
     thinking: str = ""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
+    chunks: int = 0
+    """Pieces with text in which a streamed answer came; 0 when it was not streamed."""
+    completion_tokens: int | None = None
+    """Generated tokens as the server counts them."""
 
     @property
     def ids(self) -> tuple[int, ...] | None:
         """Ids of the generated tokens, None when any is unknown."""
         ids = tuple(t.id for t in self.tokens if t.id is not None)
         return ids if len(ids) == len(self.tokens) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How a chat request is made when it is not the plain greedy one of `Engine.generate`.
+
+    `greedy`: temperature 0 and penalties off; otherwise the server's defaults with `sampling` (Ollama's names) on top.
+    `stop` None: the server's own stop strings. `format`: "json", or a JSON schema. `call_tools`: the model may call the
+    conversation's tools, and calls are parsed. `repeat_penalty` is sent along where it is given, over a window of 64.
+    """
+
+    max_tokens: int | None = None
+    greedy: bool = True
+    seed: int | None = None
+    stop: tuple[str, ...] | None = None
+    format: Literal["json"] | Mapping[str, Any] | None = None
+    call_tools: bool = False
+    stream: bool = False
+    sampling: Mapping[str, float] | None = None
+    repeat_penalty: float | None = None
 
 
 class Engine(Protocol):
@@ -109,6 +135,10 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """Kind, version and address, for people."""
+        ...
+
+    def context_length(self) -> int | None:
+        """Longest prompt plus answer in tokens, None where the server does not tell."""
         ...
 
     def render(self, conversation: Conversation) -> str:
@@ -129,7 +159,24 @@ class Engine(Protocol):
         """Teacher forcing: the model's distribution at each position of `continuation`, given what stands before it."""
         ...
 
+    def chat(self, prompt: Prompt, ask: Ask) -> Generation:
+        """An answer to a request as a client makes it. `tokens` may be empty."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> tuple[tuple[float, ...], ...]:
+        """One vector per text."""
+        ...
+
     def close(self) -> None: ...
+
+
+def think_kwargs(think: bool | str | None) -> dict[str, Any]:
+    """Ollama's `think` as the variables that chat templates know (ollama.md section 5.7); {} when it is not said."""
+    if think is None:
+        return {}
+    if isinstance(think, str):
+        return {"enable_thinking": True, "reasoning_effort": think}
+    return {"enable_thinking": think}
 
 
 def to_openai(messages: Sequence[Message]) -> list[dict[str, Any]]:

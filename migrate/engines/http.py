@@ -72,8 +72,38 @@ class JsonClient:
     def request(self, method: str, path: str, body: Any = None, *, timeout: float | None = None) -> Any:
         """The decoded JSON of the answer. Raises ServerUnreachable, ServerError, EngineDied."""
         limit = timeout or self.timeout
-        try:
+        with self._told(path, limit):
             status, content = self._exchange(method, path, body, limit)
+        return self._decode(path, status, content)
+
+    def stream(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
+        """The JSON objects of a streamed answer, one a line, bare (Ollama) or behind "data:" (server-sent events).
+
+        Raises what `request` does; also when a line is no JSON object, or the stream breaks off or never ends.
+        """
+        content = bytearray()
+        with self._told(path, self.timeout):
+            status = self._collect("POST", path, body, self.timeout, content)
+        if status >= 400:
+            self._decode(path, status, bytes(content))
+        for line in bytes(content).splitlines():
+            text = line.removeprefix(b"data:").strip()
+            if not text or text == b"[DONE]" or line.startswith((b":", b"event:")):
+                continue
+            value = self._decode(path, status, text)
+            if not isinstance(value, dict):
+                raise ServerError(f"{self.label} at {self.address} streamed from {path} what is no object", status=200)
+            if value.get("error"):
+                raise ServerError(
+                    f"{self.label} at {self.address} broke its stream off: {_error_text(value, text)}", status=500
+                )
+            yield value
+
+    @contextmanager
+    def _told(self, path: str, limit: float) -> Iterator[None]:
+        """Turns what httpx raises into our errors, which say who did what."""
+        try:
+            yield
         except httpx.TimeoutException:
             self._ask_process()
             raise ServerUnreachable(
@@ -90,7 +120,6 @@ class JsonClient:
             raise ServerUnreachable(
                 f"{self.label} at {self.address} broke off while answering {path}: {error or type(error).__name__}"
             ) from None
-        return self._decode(path, status, content)
 
     @contextmanager
     def reading(self, path: str) -> Iterator[None]:
@@ -108,11 +137,16 @@ class JsonClient:
         self._http.close()
 
     def _exchange(self, method: str, path: str, body: Any, limit: float) -> tuple[int, bytes]:
+        content = bytearray()
+        status = self._collect(method, path, body, limit, content)
+        return status, bytes(content)
+
+    def _collect(self, method: str, path: str, body: Any, limit: float, content: bytearray) -> int:
+        """Appends the answer to `content` within bounds of time and size; the status."""
         deadline = time.monotonic() + limit
         with self._http.stream(
             method, path, json=body, timeout=httpx.Timeout(limit, connect=min(10.0, limit))
         ) as reply:
-            content = bytearray()
             for chunk in reply.iter_bytes():
                 content += chunk
                 if len(content) > MAX_RESPONSE_BYTES:
@@ -122,7 +156,7 @@ class JsonClient:
                     )
                 if time.monotonic() > deadline:
                     raise httpx.ReadTimeout("the answer never ends")
-            return reply.status_code, bytes(content)
+            return reply.status_code
 
     def _decode(self, path: str, status: int, content: bytes) -> Any:
         try:

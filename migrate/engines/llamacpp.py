@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from migrate.engines.base import (
+    Ask,
     Candidate,
     Capabilities,
     Conversation,
@@ -15,6 +16,7 @@ from migrate.engines.base import (
     Kind,
     Prompt,
     TokenLogprob,
+    think_kwargs,
     to_openai,
 )
 from migrate.engines.http import DEFAULT_TIMEOUT_S, JsonClient
@@ -44,7 +46,7 @@ class LlamaCppEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(render=True, tokenize=True, generate=True, token_ids=True, score=False)
+        return Capabilities(render=True, tokenize=True, generate=True, token_ids=True, score=True)
 
     @property
     def url(self) -> str:
@@ -56,10 +58,18 @@ class LlamaCppEngine:
             self._model = Path(str(self._object("GET", "/props").get("model_path", ""))).name
         return f"llama.cpp at {self.url}, {self._model}"
 
+    def context_length(self) -> int | None:
+        """`n_ctx` of a slot."""
+        answer = self._object("GET", "/props")
+        with self._client.reading("/props"):
+            return int(answer["default_generation_settings"]["n_ctx"])
+
     def render(self, conversation: Conversation) -> str:
         body: dict[str, Any] = {"messages": to_openai(conversation.messages)}
         if conversation.tools:
             body["tools"] = list(conversation.tools)
+        if kwargs := think_kwargs(conversation.think):
+            body["chat_template_kwargs"] = kwargs
         answer = self._object("POST", "/apply-template", body)
         with self._client.reading("/apply-template"):
             return str(answer["prompt"])
@@ -80,11 +90,7 @@ class LlamaCppEngine:
     def generate(
         self, prompt: Prompt, *, max_tokens: int, top_logprobs: int = 0, stop: Sequence[str] = ()
     ) -> Generation:
-        given: str | list[int]
-        if isinstance(prompt, Conversation):
-            given = self.render(prompt)
-        else:
-            given = prompt if isinstance(prompt, str) else list(prompt)
+        given = self._given(prompt)
         body = {
             **NEUTRAL_SAMPLING,
             "prompt": given,
@@ -103,10 +109,62 @@ class LlamaCppEngine:
                 finish_reason=FINISH_REASONS.get(answer["stop_type"], answer["stop_type"]),
                 prompt_tokens=answer["tokens_evaluated"],
                 prompt_ids=tuple(given) if isinstance(given, list) else None,
+                completion_tokens=answer.get("tokens_predicted"),
             )
 
+    def chat(self, prompt: Prompt, ask: Ask) -> Generation:
+        """Tool calls stay in the text: nothing here knows how the model writes them."""
+        body: dict[str, Any] = {"prompt": self._given(prompt), "cache_prompt": False}
+        body |= NEUTRAL_SAMPLING if ask.greedy else dict(ask.sampling or {})
+        if ask.repeat_penalty is not None:
+            body |= {"repeat_penalty": ask.repeat_penalty, "repeat_last_n": 64}
+        if ask.max_tokens is not None:
+            body["n_predict"] = ask.max_tokens
+        if ask.seed is not None:
+            body["seed"] = ask.seed
+        if ask.stop is not None:
+            body["stop"] = list(ask.stop)
+        if ask.format is not None:
+            body["json_schema"] = {"type": "object"} if ask.format == "json" else dict(ask.format)
+        if not ask.stream:
+            parts = [self._object("POST", "/completion", body)]
+        else:
+            parts = list(self._client.stream("/completion", body | {"stream": True}))
+        with self._client.reading("/completion"):
+            last = parts[-1]
+            return Generation(
+                text="".join(str(part["content"]) for part in parts),
+                tokens=(),
+                finish_reason=FINISH_REASONS.get(last["stop_type"], last["stop_type"]),
+                prompt_tokens=last["tokens_evaluated"],
+                chunks=sum(bool(part["content"]) for part in parts) if ask.stream else 0,
+                completion_tokens=int(last["tokens_predicted"]),
+            )
+
+    def embed(self, texts: Sequence[str]) -> tuple[tuple[float, ...], ...]:
+        raise ServerError("embeddings are compared with a live Ollama, not with llama.cpp's server", status=501)
+
+    def _given(self, prompt: Prompt) -> str | list[int]:
+        if isinstance(prompt, Conversation):
+            return self.render(prompt)
+        return prompt if isinstance(prompt, str) else list(prompt)
+
     def score(self, prompt: Sequence[int], continuation: Sequence[int], *, top: int) -> tuple[TokenLogprob, ...]:
-        raise ServerError("llama.cpp's server gives no logprobs of prompt tokens", status=501)
+        """One request per position, since the server gives no logprobs of prompt tokens.
+
+        A token that is not among the `top` likeliest gets the last one's log-probability: it has at most that.
+        """
+        body: dict[str, Any] = {**NEUTRAL_SAMPLING, "n_predict": 1, "n_probs": top, "cache_prompt": True}
+        body |= {"post_sampling_probs": False, "stop": []}
+        scored = []
+        for index, token in enumerate(continuation):
+            answer = self._object("POST", "/completion", body | {"prompt": [*prompt, *continuation[:index]]})
+            with self._client.reading("/completion"):
+                expected = _position(answer["completion_probabilities"][0])
+                known = next((c for c in expected.top if c.id == token), None)
+                own = known or Candidate(token, b"", expected.top[-1].logprob)
+            scored.append(TokenLogprob(token, own.text, own.logprob, expected.top))
+        return tuple(scored)
 
     def close(self) -> None:
         self._client.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from migrate.engines.base import (
+    Ask,
     Candidate,
     Capabilities,
     Conversation,
@@ -16,6 +17,7 @@ from migrate.engines.base import (
     Kind,
     Prompt,
     TokenLogprob,
+    think_kwargs,
     to_openai,
 )
 from migrate.engines.http import DEFAULT_TIMEOUT_S, JsonClient
@@ -31,6 +33,24 @@ CPU_ENV: Mapping[str, str] = {**BASE_ENV, "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 COMPARE_ARGS = ("--dtype", "float32", "--enforce-eager")
 """Arguments for comparing numbers on CPU: weights and activations in float32, no compilation."""
+
+GREEDY: Mapping[str, Any] = {
+    "temperature": 0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+
+SAMPLING_NAMES: Mapping[str, str] = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repeat_penalty": "repetition_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+}
+"""Ollama's name of a sampling parameter and vLLM's; what is not listed has no counterpart."""
 
 
 class VllmEngine:
@@ -57,7 +77,7 @@ class VllmEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(render=True, tokenize=True, generate=True, token_ids=True, score=True)
+        return Capabilities(render=True, tokenize=True, generate=True, token_ids=True, score=True, embed=True)
 
     @property
     def url(self) -> str:
@@ -82,8 +102,8 @@ class VllmEngine:
             self._model = str(models[0]["id"])
         return self._model
 
-    def max_model_len(self) -> int:
-        """Longest prompt plus answer, in tokens."""
+    def context_length(self) -> int | None:
+        """`max_model_len`, as /tokenize tells it."""
         return int(self._post("/tokenize", {"model": self.model, "prompt": ""}, "max_model_len"))
 
     def render(self, conversation: Conversation) -> str:
@@ -106,11 +126,8 @@ class VllmEngine:
         self, prompt: Prompt, *, max_tokens: int, top_logprobs: int = 0, stop: Sequence[str] = ()
     ) -> Generation:
         body: dict[str, Any] = {
+            **GREEDY,
             "max_tokens": max_tokens,
-            "temperature": 0,
-            "repetition_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
         }
@@ -126,6 +143,42 @@ class VllmEngine:
         answer = self._request("/v1/completions", body)
         with self._client.reading("/v1/completions"):
             return _completion_generation(answer)
+
+    def chat(self, prompt: Prompt, ask: Ask) -> Generation:
+        if not isinstance(prompt, Conversation):
+            raise ServerError("vLLM is compared through its chat endpoint", status=501)
+        body = self._chat(prompt)
+        if prompt.tools and ask.call_tools:
+            body["tool_choice"] = "auto"
+        sampling = {SAMPLING_NAMES[k]: x for k, x in (ask.sampling or {}).items() if k in SAMPLING_NAMES}
+        body |= GREEDY if ask.greedy else sampling
+        if ask.repeat_penalty is not None:
+            body["repetition_penalty"] = ask.repeat_penalty
+        if ask.max_tokens is not None:
+            body["max_tokens"] = ask.max_tokens
+        if ask.seed is not None:
+            body["seed"] = ask.seed
+        if ask.stop is not None:
+            body["stop"] = list(ask.stop)
+        if ask.format == "json":
+            body["response_format"] = {"type": "json_object"}
+        elif ask.format is not None:
+            schema = {"name": "answer", "schema": dict(ask.format)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        path = "/v1/chat/completions"
+        if not ask.stream:
+            answer = self._request(path, body)
+            with self._client.reading(path):
+                return _chat_generation(answer)
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        with self._client.reading(path):
+            return _streamed(list(self._client.stream(path, body)))
+
+    def embed(self, texts: Sequence[str]) -> tuple[tuple[float, ...], ...]:
+        answer = self._request("/v1/embeddings", {"model": self.model, "input": list(texts)})
+        with self._client.reading("/v1/embeddings"):
+            rows = sorted(answer["data"], key=lambda row: row["index"])
+            return tuple(tuple(float(x) for x in row["embedding"]) for row in rows)
 
     def score(self, prompt: Sequence[int], continuation: Sequence[int], *, top: int) -> tuple[TokenLogprob, ...]:
         if not continuation:
@@ -152,6 +205,8 @@ class VllmEngine:
             body["tool_choice"] = "none"
         if conversation.continue_final:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if kwargs := think_kwargs(conversation.think):
+            body["chat_template_kwargs"] = kwargs
         return body | self.extra
 
     def _request(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -225,6 +280,30 @@ def _chat_generation(answer: Mapping[str, Any]) -> Generation:
         prompt_ids=tuple(answer.get("prompt_token_ids") or ()) or None,
         thinking=message.get("reasoning") or "",
         tool_calls=tuple(message.get("tool_calls") or ()),
+        completion_tokens=answer["usage"].get("completion_tokens"),
+    )
+
+
+def _streamed(parts: Sequence[Mapping[str, Any]]) -> Generation:
+    """The chunks of a streamed answer put together; the usage comes in a chunk without choices."""
+    choices = [choice for part in parts for choice in part.get("choices") or ()]
+    deltas = [choice.get("delta") or {} for choice in choices]
+    calls: dict[int, dict[str, Any]] = {}
+    for delta in deltas:
+        for piece in delta.get("tool_calls") or ():
+            call = calls.setdefault(piece.get("index", 0), {"function": {"name": "", "arguments": ""}})
+            for key, value in (piece.get("function") or {}).items():
+                call["function"][key] = call["function"].get(key, "") + (value or "")
+    usage: Mapping[str, Any] = next((part["usage"] for part in reversed(parts) if part.get("usage")), {})
+    return Generation(
+        text="".join(delta.get("content") or "" for delta in deltas),
+        tokens=(),
+        finish_reason=next((c["finish_reason"] for c in reversed(choices) if c.get("finish_reason")), ""),
+        prompt_tokens=int(usage.get("prompt_tokens", 0)),
+        thinking="".join(delta.get("reasoning") or "" for delta in deltas),
+        tool_calls=tuple(calls[index] for index in sorted(calls)),
+        chunks=sum(bool(delta.get("content")) for delta in deltas),
+        completion_tokens=usage.get("completion_tokens"),
     )
 
 
@@ -244,6 +323,7 @@ def _completion_generation(answer: Mapping[str, Any]) -> Generation:
         finish_reason=choice.get("finish_reason") or "",
         prompt_tokens=answer["usage"]["prompt_tokens"],
         prompt_ids=tuple(choice.get("prompt_token_ids") or ()) or None,
+        completion_tokens=answer["usage"].get("completion_tokens"),
     )
 
 

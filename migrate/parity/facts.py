@@ -31,6 +31,8 @@ class SourceFacts(_Facts):
     parameters: list[dict[str, Any]] = Field(default_factory=list)
     digests: dict[str, str] = Field(default_factory=dict)
     adds_bos: bool | None = None
+    quantization: str = ""
+    ollama_version: str = ""
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -41,6 +43,13 @@ class SourceFacts(_Facts):
         return ()
 
     @property
+    def sampling(self) -> dict[str, float]:
+        """The model's own sampling parameters, as llama.cpp's server takes them."""
+        names = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n")
+        found = {str(p.get("name")): p.get("value") for p in self.parameters}
+        return {name: float(value) for name in names if isinstance(value := found.get(name), int | float)}
+
+    @property
     def has_tools(self) -> bool:
         """The template that is live prints tools."""
         if self.prompt_path == "renderer":
@@ -49,7 +58,13 @@ class SourceFacts(_Facts):
         return (bool(live) and ".Tools" in str(live)) or (self.prompt_path == "gguf_jinja" and "tools" in str(live))
 
 
+class FileFacts(_Facts):
+    size: int
+    sha256: str
+
+
 class TargetFacts(_Facts):
+    client: Literal["native", "openai"] = "native"
     served_model_name: list[str] = Field(default_factory=list)
     max_model_len: int | None = None
     eos_token_id: list[int] = Field(default_factory=list)
@@ -61,6 +76,9 @@ class BundleFacts(_Facts):
     source: SourceFacts
     target: TargetFacts = Field(default_factory=TargetFacts)
     model_dir: str = "model"
+    files: dict[str, FileFacts] = Field(default_factory=dict)
+    original: dict[str, Any] | None = None
+    findings: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class Bundle:
@@ -75,13 +93,22 @@ class Bundle:
 
     def model_json(self, name: str) -> dict[str, Any]:
         """A JSON object of the model directory, {} when it is not there. Raises BadInput when it is damaged."""
-        path = self.model / name
-        if not path.is_file():
-            return {}
-        value = _read_json(path)
-        if not isinstance(value, dict):
-            raise BadInput(f"{path}: expected a JSON object")
-        return value
+        return _object(self.model / name)
+
+    def root_json(self, name: str) -> dict[str, Any]:
+        """The same beside the model directory."""
+        return _object(self.root / name)
+
+    @property
+    def is_embedding(self) -> bool:
+        """It is served with `--runner pooling`."""
+        import yaml
+
+        try:
+            settings = yaml.safe_load((self.root / "serve.yaml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return False
+        return isinstance(settings, dict) and settings.get("runner") == "pooling"
 
     @property
     def bos_text(self) -> str | None:
@@ -109,6 +136,15 @@ def read_bundle(root: Path) -> Bundle:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{path}: {where}: {first['msg']}", hint="convert the model again") from None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        raise BadInput(f"{path}: expected a JSON object")
+    return value
 
 
 def _read_json(path: Path) -> Any:

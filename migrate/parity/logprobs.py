@@ -1,8 +1,7 @@
 """Layer 3: given the same tokens, do both models expect the same next ones?
 
 The source answers greedily; the target is made to read that answer (teacher forcing) and tells at each position what it
-would have expected. One position's distance is the Kullback-Leibler divergence of the target from the source, bounded
-from below by what top-k lists tell (`divergence`). Texts of a small model may agree by luck; these numbers do not.
+would have expected (`distances`). Texts of a small model may agree by luck; these numbers do not.
 
 The default limits come from tinychat: llama.cpp on each of its 11 GGUFs against the same weights dequantized, and
 against damaged ones, 97 to 119 positions each. Worst case per group:
@@ -25,78 +24,143 @@ So 5e-3 passes every faithful conversion, and fails all damage here but the last
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from migrate.engines.base import Candidate, TokenLogprob
+from migrate.engines.base import Candidate, Engine, TokenLogprob
 from migrate.errors import ServerError
+from migrate.parity import reference
 from migrate.parity.case import Case, Run, is_refusal
+from migrate.parity.distances import Position, compare_position, first_mismatch, summarize
 from migrate.parity.report import MAX_DIFFERENCES, Difference, LayerName, LayerReport
 from migrate.parity.vocabulary import Vocabulary
 
-TINY = 1e-9
+MAX_PAIRS = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """One compared position. `top1`: both find the same token most likely; `delta`: |log-probability difference| of the
-    source's token; `kl`: in nats."""
+@dataclass(slots=True)
+class _Outcome:
+    """What came of one answer. `asked`: it is among those compared."""
 
-    top1: bool
-    kl: float
-    delta: float
+    asked: bool = False
+    source: tuple[TokenLogprob, ...] = ()
+    target: tuple[TokenLogprob, ...] = ()
+    difference: Difference | None = None
+    refused: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def positions(self) -> list[Position]:
+        return [compare_position(a, b) for a, b in zip(self.source, self.target, strict=True)]
+
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        return [(a.logprob, b.logprob) for a, b in zip(self.source, self.target, strict=True)]
 
 
 def check(run: Run) -> LayerReport:
-    """Compares all positions of all answers. Needs a target that can score."""
+    """Compares all positions of all answers. Needs a target that can score.
+
+    The mean divergence is held to the limit plus what a server differs from itself (`Run.noise_kl`). Its upper bound,
+    with the error clustered by conversation, has to be below the limit as well: otherwise there were too few. Where the
+    weights are meant to differ (a quantized source, the original as target), a reference decides which is nearer.
+    """
+    cases = run.open_cases
+    run.each(run.source_answer, cases)
+    outcomes = run.each(lambda case: _compare(run, case), cases)
+    for case, outcome in zip(cases, outcomes, strict=True):
+        if outcome.refused:
+            case.excluded = outcome.refused
+    report = _judge(run, [outcome for outcome in outcomes if outcome.asked])
+    report.notes = [note for outcome in outcomes for note in outcome.notes] + report.notes
+    if report.status == "fail" and run.expects_difference:
+        return _against_reference(run, report, cases, outcomes)
+    return report
+
+
+def _judge(run: Run, asked: list[_Outcome]) -> LayerReport:
+    """The verdict on source and target alone."""
     settings = run.settings
-    positions: list[Position] = []
-    differences: list[Difference] = []
-    notes: list[str] = []
-    compared = 0
-    for case in run.open_cases:
-        source = _source_positions(run, case, notes)
-        if not source:
-            continue
-        try:
-            target = _target_positions(run, case, source)
-        except ServerError as error:
-            if not is_refusal(error):
-                raise
-            compared += 1
-            case.excluded = f"the target refuses it: {error}"
-            differences.append(Difference(conversation=case.name, reason=case.excluded))
-            continue
-        compared += 1
-        positions += [compare_position(a, b) for a, b in zip(source, target, strict=True)]
-        if difference := first_mismatch(case.name, source, target, settings.top, run.vocabulary):
-            differences.append(difference)
-    metrics = summarize(positions)
+    answers = [outcome.positions for outcome in asked if outcome.source]
+    differences = [outcome.difference for outcome in asked if outcome.difference is not None]
+    run.evidence.logprob_pairs = _thinned([pair for outcome in asked for pair in outcome.pairs])
+    limit = settings.max_mean_kl + run.noise_kl
+    metrics = summarize(answers, settings.confidence)
     report = LayerReport(
         name=LayerName.LOGPROBS,
         status="pass",
-        summary="",
-        compared=compared,
-        agreed=compared - len(differences),
+        summary="no answer could be compared token by token",
+        compared=len(asked),
+        agreed=len(asked) - len(differences),
         metrics=metrics,
-        thresholds={"min_top1_agreement": settings.min_top1_agreement, "max_mean_kl": settings.max_mean_kl},
+        thresholds={"min_top1_agreement": settings.min_top1_agreement, "max_mean_kl": limit},
         differences=differences[:MAX_DIFFERENCES],
-        notes=notes,
     )
-    if not positions:
-        report.status, report.summary = "inconclusive", "no answer could be compared token by token"
+    if not answers:
+        report.status = "inconclusive" if not differences else "fail"
         return report
     measured = (
         f"top-1 agreement {metrics['top1_agreement']:.1%}, mean KL {metrics['mean_kl']:.2g} nats over "
-        f"{len(positions)} positions"
+        f"{metrics['positions']:.0f} positions"
     )
-    reasons = _violations(metrics, settings.min_top1_agreement, settings.max_mean_kl)
+    reasons = _violations(metrics, settings.min_top1_agreement, limit)
     if differences:
         reasons.append(f"in {len(differences)} answers the two do not even consider each other's first choice")
-    report.status = "fail" if reasons else "pass"
     report.summary = f"{measured}: {'; '.join(reasons)}" if reasons else measured
+    if reasons:
+        report.status = "fail"
+    elif len(answers) < settings.min_compared:
+        report.status = "inconclusive"
+        report.summary += f"; only {len(answers)} answers, and {settings.min_compared} are needed"
+    elif metrics["mean_kl_upper"] > limit:
+        report.status = "inconclusive"
+        report.summary = (
+            f"{measured}, but with {len(answers)} answers it could be as much as {metrics['mean_kl_upper']:.2g}: "
+            "ask more of them"
+        )
     return report
+
+
+def _against_reference(run: Run, report: LayerReport, cases: Sequence[Case], outcomes: list[_Outcome]) -> LayerReport:
+    """Different, as it has to be: is it worse, too?"""
+    quantization = run.bundle.facts.source.quantization
+    if run.reference is None:
+        report.status = "inconclusive"
+        report.notes.append(
+            f"the source's weights are {quantization}, the bundle's are the original's: they have to differ. Which is "
+            "nearer to the model as it was trained tells --reference URL, a server on the weights in full precision"
+        )
+        return report
+    answers = []
+    for case, outcome in zip(cases, outcomes, strict=True):
+        if outcome.source:
+            scored = score(run.reference, case, outcome.source, run.settings.top)
+            answers.append(reference.nearer(scored, outcome.source, outcome.target))
+    return reference.judge(run, report, answers)
+
+
+def _compare(run: Run, case: Case) -> _Outcome:
+    outcome = _Outcome()
+    source = source_positions(run, case, outcome.notes)
+    if not source:
+        return outcome
+    outcome.asked = True
+    try:
+        outcome.target = score(run.target, case, source, run.settings.top)
+    except ServerError as error:
+        if not is_refusal(error):
+            raise
+        outcome.refused = f"the target refuses it: {error}"
+        outcome.difference = Difference(conversation=case.name, reason=outcome.refused)
+        return outcome
+    outcome.source = source
+    outcome.difference = first_mismatch(case.name, source, outcome.target, run.settings.top, run.vocabulary)
+    return outcome
+
+
+def _thinned(pairs: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    step = max(1, -(-len(pairs) // MAX_PAIRS))
+    return [(round(a, 4), round(b, 4)) for a, b in pairs[::step]]
 
 
 def _violations(metrics: dict[str, float], min_top1: float, max_kl: float) -> list[str]:
@@ -108,7 +172,7 @@ def _violations(metrics: dict[str, float], min_top1: float, max_kl: float) -> li
     return reasons
 
 
-def _source_positions(run: Run, case: Case, notes: list[str]) -> tuple[TokenLogprob, ...]:
+def source_positions(run: Run, case: Case, notes: list[str]) -> tuple[TokenLogprob, ...]:
     """The positions of the source's answer, ids filled in, as far as ids are known."""
     answer = run.source_answer(case)
     if answer is None or not (case.source_ids or case.target_ids):
@@ -120,10 +184,10 @@ def _source_positions(run: Run, case: Case, notes: list[str]) -> tuple[TokenLogp
     return source[:known]
 
 
-def _target_positions(run: Run, case: Case, source: Sequence[TokenLogprob]) -> tuple[TokenLogprob, ...]:
-    """What the target expects at the same positions."""
+def score(engine: Engine, case: Case, source: Sequence[TokenLogprob], top: int) -> tuple[TokenLogprob, ...]:
+    """What another engine expects at the same positions. Raises EngineError."""
     prompt = case.source_ids or case.target_ids or ()
-    return run.target.score(prompt, [t.id for t in source if t.id is not None], top=run.settings.top)
+    return engine.score(prompt, [t.id for t in source if t.id is not None], top=top)
 
 
 def _with_ids(token: TokenLogprob, vocabulary: Vocabulary) -> TokenLogprob:
@@ -131,84 +195,3 @@ def _with_ids(token: TokenLogprob, vocabulary: Vocabulary) -> TokenLogprob:
         return token
     top = tuple(Candidate(vocabulary.id_of(c.text), c.text, c.logprob) for c in token.top)
     return TokenLogprob(vocabulary.id_of(token.text), token.text, token.logprob, top)
-
-
-def compare_position(source: TokenLogprob, target: TokenLogprob) -> Position:
-    best = max(target.top, key=lambda c: c.logprob, default=None)
-    own = max(source.top, key=lambda c: c.logprob, default=None)
-    return Position(
-        top1=best is not None and own is not None and best.id == own.id,
-        kl=divergence(source.top, target.top),
-        delta=abs(source.logprob - target.logprob),
-    )
-
-
-def divergence(source: Sequence[Candidate], target: Sequence[Candidate]) -> float:
-    """A lower bound of KL(source || target) in nats, from two top-k lists.
-
-    The source's listed tokens are bins of their own, everything else is one bin (the tail). A token that the target
-    does not list has at most the probability of the last one it lists, so that is used; all bins can only come out
-    closer than they are, and so can the sum. 0 for the same lists; 0 for an empty source list.
-    """
-    listed = {c.id: math.exp(c.logprob) for c in target if c.id is not None}
-    floor = min(listed.values(), default=0.0)
-    total = p_sum = q_sum = 0.0
-    for candidate in source:
-        if candidate.id is None:
-            continue
-        p = math.exp(candidate.logprob)
-        known = listed.get(candidate.id)
-        p_sum += p
-        q_sum += known or 0.0
-        total += p * math.log(max(p, TINY) / max(known if known is not None else floor, TINY))
-    p_tail, q_tail = max(0.0, 1.0 - p_sum), max(0.0, 1.0 - q_sum)
-    if p_sum and p_tail > TINY:
-        total += p_tail * math.log(p_tail / max(q_tail, TINY))
-    return max(0.0, total)
-
-
-def summarize(positions: Iterable[Position]) -> dict[str, float]:
-    """Numbers over all positions; {} for none."""
-    rows = list(positions)
-    if not rows:
-        return {}
-    kl = sorted(row.kl for row in rows)
-    return {
-        "positions": float(len(rows)),
-        "top1_agreement": sum(row.top1 for row in rows) / len(rows),
-        "mean_kl": math.fsum(kl) / len(kl),
-        "p95_kl": kl[min(len(kl) - 1, int(0.95 * len(kl)))],
-        "max_kl": kl[-1],
-        "mean_delta": math.fsum(row.delta for row in rows) / len(rows),
-        "max_delta": max(row.delta for row in rows),
-    }
-
-
-def first_mismatch(
-    name: str, source: Sequence[TokenLogprob], target: Sequence[TokenLogprob], top: int, vocabulary: Vocabulary
-) -> Difference | None:
-    """The rule vLLM's own tests hold models to: where the first choices differ for the first time, each side has to
-    have the other's choice among its `top` most likely tokens. None when that holds."""
-    for index, (ours, theirs) in enumerate(zip(source, target, strict=True)):
-        ranked = sorted(theirs.top, key=lambda c: -c.logprob)[:top]
-        if not ranked or ranked[0].id == ours.id:
-            continue
-        in_target = any(c.id == ours.id for c in ranked)
-        in_source = any(c.id == ranked[0].id for c in ours.top)
-        if in_target and in_source:
-            return None
-        side = "target" if not in_target else "source"
-        return Difference(
-            conversation=name,
-            position=index,
-            reason=f"the {side} does not have the other's choice among its {top} most likely tokens",
-            source=choices(ours.top or [Candidate(ours.id, ours.text, ours.logprob)], vocabulary),
-            target=choices(ranked, vocabulary),
-        )
-    return None
-
-
-def choices(candidates: Iterable[Candidate], vocabulary: Vocabulary, shown: int = 3) -> str:
-    """The most likely tokens with their log-probabilities, for people."""
-    best = sorted(candidates, key=lambda c: -c.logprob)[:shown]
-    return ", ".join(f"{vocabulary.show(c.id) if c.id is not None else repr(c.text)} {c.logprob:.3f}" for c in best)

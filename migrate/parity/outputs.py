@@ -1,41 +1,82 @@
-"""Layer 4: is the greedy answer the same text, and does it end at the same place?"""
+"""The greedy answers: is the text the same, and does it end at the same place?"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from migrate.engines.base import Generation, TokenLogprob
-from migrate.errors import ServerError
+from migrate.errors import MissingExtra, ServerError
+from migrate.parity import reference
 from migrate.parity.case import Case, Run, is_refusal
-from migrate.parity.logprobs import choices
-from migrate.parity.report import MAX_DIFFERENCES, Difference, LayerName, LayerReport
+from migrate.parity.distances import choices
+from migrate.parity.report import MAX_DIFFERENCES, Difference, Example, LayerName, LayerReport
+
+MAX_EXAMPLES = 12
+EXAMPLE_CHARACTERS = 1500
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Two answers compared. `at`: token at which they part, None when they do not; `tokens` of the source's answer;
+    `contained`: where they part, each side's choice is among the other's most likely; `choice`: they part because the
+    models choose otherwise, and not because one does not end or refuses; `nearer`: the reference takes the target's
+    side."""
+
+    tokens: int = 0
+    at: int | None = None
+    tie: bool = False
+    contained: bool = True
+    choice: bool = False
+    nearer: bool | None = None
+    difference: Difference | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def check(run: Run) -> LayerReport:
-    """The target is asked as a client asks it: a chat request, greedy, penalties off."""
-    differences: list[Difference] = []
-    notes: list[str] = []
-    compared = ties = 0
-    for case in run.open_cases:
-        if case.target_ids is None:
-            continue
-        expected = run.source_answer(case)
-        if expected is None:
-            continue
-        compared += 1
-        answer = _ask(run, case)
+    """The target is asked as a client asks it: a chat request, greedy, penalties off.
+
+    Where a server does not give the same answer twice (`noise`), that the two part is shown, and no failure.
+    """
+    cases = [case for case in run.open_cases if case.target_ids is not None]
+    run.each(run.source_answer, cases)
+    cases = [case for case in cases if case.source_answer is not None]
+    answers = run.each(lambda case: _ask(run, case), cases)
+    outcomes: list[tuple[Case, Outcome]] = []
+    for case, answer in zip(cases, answers, strict=True):
         if isinstance(answer, Difference):
-            differences.append(answer)
+            outcomes.append((case, Outcome(difference=answer, at=0, contained=False)))
             continue
-        tie, difference = compare(run, case, expected, answer, notes)
-        ties += tie
-        if difference is not None:
-            differences.append(difference)
+        assert case.source_answer is not None
+        outcome = compare(run, case, case.source_answer, answer)
+        if outcome.difference is not None and case.unstable and outcome.contained:
+            outcome.notes.append(f"«{case.name}» parts, but {case.unstable} does not answer it twice the same")
+            outcome.tie, outcome.difference = True, None
+        if outcome.choice and outcome.difference is not None and run.expects_difference:
+            outcome.nearer = _asked_of_reference(run, case, answer, outcome.at or 0)
+        if outcome.at is not None or outcome.difference is not None:
+            _keep_example(run, case, outcome, case.source_answer, answer)
+        outcomes.append((case, outcome))
+    return _report(run, outcomes)
+
+
+def _report(run: Run, outcomes: list[tuple[Case, Outcome]]) -> LayerReport:
+    rows = [outcome for _, outcome in outcomes]
+    compared, ties = len(rows), sum(row.tie for row in rows)
+    meant = [row for row in rows if row.choice and row.difference is not None] if run.expects_difference else []
+    differences = [row.difference for row in rows if row.difference is not None and row not in meant]
+    notes = [note for row in rows for note in row.notes] + _survival(run, rows)
+    parted = [row for row in rows if row.at is not None]
     report = LayerReport(
         name=LayerName.TEXT,
         status="fail" if differences else "pass" if compared else "inconclusive",
         summary=f"all {compared - ties} answers are word for word the same",
         compared=compared,
-        agreed=compared - ties - len(differences),
-        metrics={"near_ties": float(ties)},
+        agreed=compared - ties - len(differences) - len(meant),
+        metrics={
+            "near_ties": float(ties),
+            "parted": float(len(parted)),
+            "contained_where_parted": float(sum(row.contained for row in parted)),
+        },
         thresholds={"tie_margin": run.settings.tie_margin},
         differences=differences[:MAX_DIFFERENCES],
         notes=notes,
@@ -44,12 +85,95 @@ def check(run: Run) -> LayerReport:
         report.summary = "no answer could be compared"
     elif differences:
         report.summary = f"{len(differences)} of {compared} answers differ; the first: {differences[0].reason}"
-    elif ties:
-        report.summary = f"{compared - ties} of {compared} answers are the same, {ties} part at a near tie"
+    else:
+        if ties:
+            report.summary = f"{compared - ties} of {compared} answers are the same, {ties} part at a near tie"
+        if meant:
+            _judge_meant(run, report, meant)
+        elif compared < run.settings.min_compared:
+            report.status = "inconclusive"
+            report.summary += f"; only {compared} were compared, and {run.settings.min_compared} are needed"
+        report.notes += _upper_rate(run, report)
     return report
 
 
+def _asked_of_reference(run: Run, case: Case, answer: Generation, at: int) -> bool | None:
+    assert case.source_answer is not None
+    ours, theirs = run.answer_ids(case.source_answer) or (), run.answer_ids(answer) or ()
+    if at >= min(len(ours), len(theirs)):
+        return None
+    return reference.sides_with_target(run, case, ours[:at], ours[at], theirs[at])
+
+
+def _judge_meant(run: Run, report: LayerReport, rows: list[Outcome]) -> None:
+    """Answers that part because the weights are meant to differ: does the reference take the source's side?
+
+    If the target is as good as the source, it sides with either as often; the test is the one-sided sign test.
+    """
+    sides = [row.nearer for row in rows if row.nearer is not None]
+    ours, theirs = sides.count(False), sides.count(True)
+    report.metrics |= {"reference_with_source": float(ours), "reference_with_target": float(theirs)}
+    report.summary = f"{report.agreed} of {report.compared} answers are the same, {len(rows)} part as they may"
+    report.notes += [f"«{row.difference.conversation}»: {row.difference.reason}" for row in rows if row.difference]
+    if run.reference is None:
+        report.status = "inconclusive"
+        report.summary += ": the weights are meant to differ, and without --reference nothing tells which is better"
+        return
+    from migrate.parity.statistics import stats
+
+    report.summary += f"; the reference sides {theirs} times with the target, {ours} times with the source"
+    differ = ours + theirs
+    p = float(stats().binomtest(ours, differ, 0.5, alternative="greater").pvalue) if differ else 1.0
+    report.metrics["p_worse"] = p
+    if p < run.settings.alpha:
+        report.status, report.summary = "fail", f"{report.summary}: different, and worse (p {p:.2g})"
+
+
+def _upper_rate(run: Run, report: LayerReport) -> list[str]:
+    """What "none differs" is worth with so many conversations."""
+    from migrate.parity.statistics import upper_rate
+
+    try:
+        most = upper_rate(0, report.compared, run.settings.confidence)
+    except MissingExtra:
+        return []
+    report.metrics["rate_upper"] = most
+    return [
+        f"with {report.compared} conversations and no difference in kind, up to {most:.1%} of such requests could "
+        f"still be answered differently ({run.settings.confidence:.0%} confidence)"
+    ]
+
+
+def _survival(run: Run, rows: list[Outcome]) -> list[str]:
+    """Adds the curve of answers that still agree to the evidence; what there is to say about it."""
+    if not rows:
+        return []
+    from migrate.parity.statistics import survival
+
+    try:
+        run.evidence.survival.append(survival("target against source", [(row.at, row.tokens) for row in rows]))
+    except MissingExtra as error:
+        return [f"no survival curve: {error}"]
+    return []
+
+
+def _keep_example(run: Run, case: Case, outcome: Outcome, source: Generation, target: Generation) -> None:
+    if len(run.evidence.examples) >= MAX_EXAMPLES:
+        return
+    ours, theirs = (text[:EXAMPLE_CHARACTERS] for text in (source.text, target.text))
+    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    if outcome.difference is not None:
+        reason = outcome.difference.reason
+    else:
+        reason = "a near tie" if not case.unstable else f"{case.unstable} does not answer it twice the same"
+    run.evidence.examples.append(
+        Example(conversation=case.name, layer=LayerName.TEXT, reason=reason, at=at, source=ours, target=theirs)
+    )
+
+
 def _ask(run: Run, case: Case) -> Generation | Difference:
+    if case.target_answer is not None:
+        return case.target_answer
     try:
         return run.target.generate(
             case.target_conversation, max_tokens=run.settings.max_tokens, top_logprobs=run.settings.top
@@ -60,26 +184,29 @@ def _ask(run: Run, case: Case) -> Generation | Difference:
         return Difference(conversation=case.name, reason=f"the target refuses the conversation: {error}")
 
 
-def compare(
-    run: Run, case: Case, source: Generation, target: Generation, notes: list[str]
-) -> tuple[bool, Difference | None]:
-    """(near tie, difference) of two answers: token by token, then where they end, then as text."""
+def compare(run: Run, case: Case, source: Generation, target: Generation) -> Outcome:
+    """Two answers: token by token, then where they end, then as text."""
     ours, theirs = run.answer_ids(source), run.answer_ids(target)
     if ours is None or theirs is None:
-        return False, _compare_text(case, source, target, notes)
+        outcome = Outcome(tokens=len(source.tokens))
+        outcome.difference = _compare_text(case, source, target, outcome.notes)
+        return outcome
+    outcome = Outcome(tokens=len(ours))
     at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
     if at < min(len(ours), len(theirs)) or len(ours) != len(theirs):
-        return _diverged(run, case, source, target, at, notes)
-    if source.finish_reason != target.finish_reason:
+        outcome.at = at
+        _diverged(run, case, source, target, outcome)
+    elif source.finish_reason != target.finish_reason:
         reason = f"same words, but the source ends with {source.finish_reason!r}, the target {target.finish_reason!r}"
-        return False, Difference(conversation=case.name, reason=reason, position=at)
-    return False, _compare_text(case, source, target, notes)
+        outcome.difference = Difference(conversation=case.name, reason=reason, position=at)
+    else:
+        outcome.difference = _compare_text(case, source, target, outcome.notes)
+    return outcome
 
 
-def _diverged(
-    run: Run, case: Case, source: Generation, target: Generation, at: int, notes: list[str]
-) -> tuple[bool, Difference | None]:
-    """Two answers part at token `at`: an end that only one sees, a near tie, or a real difference."""
+def _diverged(run: Run, case: Case, source: Generation, target: Generation, outcome: Outcome) -> None:
+    """Two answers part at token `outcome.at`: an end that only one sees, a near tie, or a real difference."""
+    at = outcome.at or 0
     ours = source.tokens[at] if at < len(source.tokens) else None
     theirs = target.tokens[at] if at < len(target.tokens) else None
     shown = _continuation(run, source, at), _continuation(run, target, at)
@@ -89,24 +216,26 @@ def _diverged(
 
     source_ended = source.finish_reason == "stop" and at >= len(run.answer_ids(source) or ())
     if source_ended and theirs is not None and theirs.id in run.vocabulary.special and at + 1 < len(target.tokens):
-        reason = (
+        outcome.contained = False
+        outcome.difference = difference(
             f"the source stops here; the target generates {run.vocabulary.show(theirs.id)} ({theirs.id}) and goes on: "
             "it is missing from eos_token_id"
         )
-        return False, difference(reason)
+        return
     gap = near_tie_gap(ours, theirs, run.bundle.eos_ids if source_ended else ())
+    outcome.contained = gap is not None
+    outcome.choice = ours is not None and theirs is not None
     if gap is not None and gap <= run.settings.tie_margin:
-        notes.append(
+        outcome.tie = True
+        outcome.notes.append(
             f"«{case.name}» parts at token {at}, a near tie ({gap:.3f} nats): source {shown[0]}; target {shown[1]}"
         )
-        return True, None
-    if source_ended and theirs is not None and ours is None:
-        reason = "the source stops here, the target goes on"
+    elif source_ended and theirs is not None and ours is None:
+        outcome.difference = difference("the source stops here, the target goes on")
     elif gap is None:
-        reason = "the answers part, and one side does not consider the other's choice"
+        outcome.difference = difference("the answers part, and one side does not consider the other's choice")
     else:
-        reason = f"the answers part where the choices are {gap:.3f} nats apart"
-    return False, difference(reason)
+        outcome.difference = difference(f"the answers part where the choices are {gap:.3f} nats apart")
 
 
 def near_tie_gap(source: TokenLogprob | None, target: TokenLogprob | None, ends: tuple[int, ...] = ()) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from migrate.engines.base import Conversation
 from migrate.errors import BadInput, EngineError, ServerError, TemplateError
@@ -72,13 +73,15 @@ def source_renderer(run: Run) -> Renderer:
 def render_go(facts: SourceFacts, asked: Conversation, *, json_tools: bool) -> str:
     """A conversation through the model's Go template, as /api/chat does it. Raises TemplateError, BadInput."""
     template = parse_template(facts.template if facts.template is not None else "{{ .Prompt }}")
+    thinks = "thinking" in capabilities.of_go(facts.template or "")
+    think: Any = asked.think if asked.think is not None else (True if thinks else None)
     return render_chat(
         template,
         asked.messages,
         system=facts.system,
         model_messages=facts.messages,
         tools=asked.tools,
-        think=True if "thinking" in capabilities.of_go(facts.template or "") else None,
+        think=think,
         json_tools=json_tools,
         filter_think_tags=facts.architecture == "qwen3" or "deepseek-r1" in facts.name,
     )
@@ -86,7 +89,7 @@ def render_go(facts: SourceFacts, asked: Conversation, *, json_tools: bool) -> s
 
 def _with_defaults(facts: SourceFacts, asked: Conversation) -> Conversation:
     messages = conversation.ordered(asked.messages, system=facts.system, model_messages=facts.messages)
-    return Conversation(asked.name, tuple(messages), asked.tools)
+    return replace(asked, messages=tuple(messages))
 
 
 def _render_source(case: Case, render: Renderer) -> bool:

@@ -95,7 +95,7 @@ class Curve(_Model):
 
 
 class Evidence(_Model):
-    """What the charts are drawn from. `logprob_pairs` are (source, target) natural logarithms, thinned to a few hundred."""
+    """What the charts are drawn from. `logprob_pairs` are (source, target) natural logarithms."""
 
     logprob_pairs: list[tuple[float, float]] = Field(default_factory=list)
     survival: list[Curve] = Field(default_factory=list)
@@ -148,9 +148,11 @@ class Load(_Model):
     repeats: int
     requests: int = Field(description="answered, warm-up left out")
     errors: int
+    cut_off: int = Field(default=0, description="still under way when a run's time was over")
     seconds: float
     input_tokens: float = Field(description="mean per request")
     output_tokens: float = Field(description="mean per request, counted by one tokenizer for both sides")
+    reported_output_tokens: float | None = Field(default=None, description="mean per request, as the server counts")
     ttft_ms: Percentiles | None = None
     itl_ms: Percentiles | None = None
     e2e_ms: Percentiles | None = None
@@ -174,7 +176,7 @@ class Ratio(_Model):
 
 
 class Goal(_Model):
-    """"500 requests a minute": reached or not, at this length and service level."""
+    """ "500 requests a minute": reached or not, at this length and service level."""
 
     requests_per_min: float
     slo: str
@@ -194,6 +196,7 @@ class ThroughputReport(_Model):
     ratios: list[Ratio] = Field(default_factory=list)
     goal: Goal | None = None
     caveats: list[str] = Field(default_factory=list)
+    errors: list[str] = Field(default_factory=list, description="what went wrong; the rest was measured all the same")
     seconds: float = 0.0
 
 
@@ -212,6 +215,7 @@ class ParityReport(_Model):
     conversations: int
     traffic: Traffic = Field(default_factory=Traffic)
     settings: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    hiccups: list[str] = Field(default_factory=list, description="failures of a server that a repetition mended")
     verdict: Verdict
     reason: str
     next_step: str

@@ -9,19 +9,25 @@ from migrate.engines.base import Conversation
 from migrate.errors import BadInput, NotFound
 from migrate.parity.case import Settings
 from migrate.parity.report import LayerName, LayerReport, ParityReport, Verdict
-from migrate.parity.run import run
-from tests.parity.toy import ToyEngine, write_bundle
+from migrate.parity.run import Watch, run
+from tests.parity.toy import ToyEngine, conversations, write_bundle
 
 
 def _ask(*contents: str) -> tuple[Conversation, ...]:
     return tuple(Conversation(text, ({"role": "user", "content": text},)) for text in contents)
 
 
-BATTERY = _ask("hello", "cat dog", "two three", "no.", "yes yes yes")
+BATTERY = conversations(5, least=6)
 
 
 def _run(tmp_path: Path, source: ToyEngine, target: ToyEngine, **options: Any) -> ParityReport:
-    return run(write_bundle(tmp_path / "bundle"), source, target, **{"battery": BATTERY, **options})
+    write_bundle(tmp_path / "bundle")
+    return _run_again(tmp_path, source, target, **options)
+
+
+def _run_again(tmp_path: Path, source: ToyEngine, target: ToyEngine, **options: Any) -> ParityReport:
+    settings = Settings(retry_pauses_s=())
+    return run(tmp_path / "bundle", source, target, **{"battery": BATTERY, "settings": settings, **options})
 
 
 def _statuses(report: ParityReport) -> list[str]:
@@ -32,10 +38,13 @@ def _statuses(report: ParityReport) -> list[str]:
 def test_the_same_model_passes(ids: bool, tmp_path: Path) -> None:
     source = ToyEngine("llama.cpp" if ids else "ollama", ids=ids)
     report = _run(tmp_path, source, ToyEngine())
-    assert _statuses(report) == ["pass"] * 4, report
+    assert [layer.name.value for layer in report.layers] == [
+        "artefact", "prompt", "tokens", "noise", "logprobs", "text", "behaviours"
+    ]  # fmt: skip
+    assert _statuses(report) == ["skipped"] + ["pass"] * 6, report
     assert (report.verdict, report.exit_code) == (Verdict.PASS, 0)
     assert report.layer("logprobs").metrics["mean_kl"] == pytest.approx(0.0, abs=1e-9)
-    assert [layer.agreed for layer in report.layers] == [5, 5, 5, 5]
+    assert [layer.agreed for layer in report.layers[1:6]] == [5, 5, 5, 5, 5]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +83,7 @@ def test_a_bos_that_the_source_does_not_have(tmp_path: Path) -> None:
 
 def test_keep_going_runs_every_layer(tmp_path: Path) -> None:
     report = _run(tmp_path, ToyEngine("llama.cpp"), ToyEngine(turn="user:"), keep_going=True)
-    assert "skipped" not in _statuses(report)
+    assert "skipped" not in _statuses(report)[1:]
     assert report.reason.startswith("prompt: ")
 
 
@@ -122,6 +131,7 @@ def test_what_the_bundle_refuses_on_purpose_does_not_fail(tmp_path: Path) -> Non
         ([LayerName.PROMPT], ToyEngine("llama.cpp"), ["prompt"]),
         ([LayerName.TEXT], ToyEngine("llama.cpp"), ["prompt", "tokens", "text"]),
         ([LayerName.TEXT], ToyEngine("ollama", ids=False), ["tokens", "text"]),
+        ([LayerName.NOISE], ToyEngine("llama.cpp"), ["prompt", "tokens", "noise"]),
         ([LayerName.LOGPROBS, LayerName.PROMPT], ToyEngine("ollama", ids=False), ["prompt", "tokens", "logprobs"]),
     ],
 )
@@ -153,8 +163,63 @@ def test_prompts_that_only_ollama_can_tell(tmp_path: Path) -> None:
 
 def test_the_source_is_asked_once_per_answer(tmp_path: Path) -> None:
     source = ToyEngine("llama.cpp")
-    _run(tmp_path, source, ToyEngine())
+    _run(tmp_path, source, ToyEngine(), layers=[LayerName.LOGPROBS, LayerName.TEXT])
     assert source.asked.count("generate") == len(BATTERY)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_server_that_fails_once_is_not_one_to_cut_over_to(side: str, tmp_path: Path) -> None:
+    engines = {"source": ToyEngine("llama.cpp"), "target": ToyEngine()}
+    engines[side].fails_at = frozenset({14})
+    report = _run(tmp_path, engines["source"], engines["target"], settings=Settings(retry_pauses_s=(0.0,)))
+    assert "pass" in _statuses(report)
+    assert "inconclusive" not in _statuses(report), "the run is complete"
+    assert (report.verdict, len(report.hiccups)) == (Verdict.INCONCLUSIVE, 1)
+    assert "a server failed 1 times on the way" in report.reason
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    source, target = ToyEngine("llama.cpp"), ToyEngine(dies_after=30)
+    first = _run(tmp_path, source, target, journal=journal)
+    assert first.verdict is Verdict.INCONCLUSIVE
+    asked = len(source.asked)
+    target.requests_left = None
+    second = _run_again(tmp_path, source, target, journal=journal, resume=True)
+    assert second.verdict is Verdict.PASS, second.reason
+    fresh = ToyEngine("llama.cpp")
+    _run_again(tmp_path, fresh, ToyEngine())
+    assert len(source.asked) <= len(fresh.asked), "nothing is asked twice"
+    assert len(source.asked) > asked
+
+
+def test_many_at_a_time_find_the_same(tmp_path: Path) -> None:
+    one = _run(tmp_path, ToyEngine("llama.cpp"), ToyEngine())
+    settings = Settings(concurrency=4, retry_pauses_s=())
+    four = _run_again(tmp_path, ToyEngine("llama.cpp"), ToyEngine(), settings=settings)
+    assert [(r.status, r.summary) for r in four.layers] == [(r.status, r.summary) for r in one.layers]
+    assert four.settings["concurrency"] == 4
+
+
+def test_two_servers_of_one_kind(tmp_path: Path) -> None:
+    """A new version of vLLM is compared with the old one in the same way."""
+    report = _run(tmp_path, ToyEngine(), ToyEngine())
+    assert report.verdict is Verdict.PASS, report.reason
+    assert _run_again(tmp_path, ToyEngine(), ToyEngine(seed=2)).verdict is Verdict.FAIL
+
+
+def test_somebody_watches(tmp_path: Path) -> None:
+    told: list[str] = []
+    watch = Watch(
+        begin=lambda name: told.append(f"begin {name.value}"),
+        step=lambda done, total: told.append(f"{done}/{total}"),
+        end=lambda report: told.append(f"end {report.name.value}"),
+    )
+    _run(tmp_path, ToyEngine("llama.cpp"), ToyEngine(), layers=[LayerName.LOGPROBS], watch=watch)
+    assert told[0] == "begin prompt"
+    at = told.index("begin logprobs")
+    assert told[at + 1 : at + 6] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
+    assert told[-1] == "end logprobs"
 
 
 def test_what_is_no_bundle(tmp_path: Path) -> None:

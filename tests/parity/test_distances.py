@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrate.engines.base import Candidate, TokenLogprob
-from migrate.parity.logprobs import compare_position, divergence, first_mismatch, summarize
+from migrate.parity.distances import compare_position, divergence, first_mismatch, summarize
 from migrate.parity.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary({i: f"t{i}".encode() for i in range(100)}, frozenset({99}), {99: "</s>"}, {})
@@ -69,7 +69,7 @@ def test_summary() -> None:
     assert summarize([]) == {}
     same = compare_position(position({1: 0.6, 2: 0.4}), position({1: 0.6, 2: 0.4}))
     other = compare_position(position({1: 0.6, 2: 0.4}), position({2: 0.9, 1: 0.1}, token=1))
-    numbers = summarize([same, same, same, other])
+    numbers = summarize([[same, same, same, other]])
     assert numbers["positions"] == 4
     assert numbers["top1_agreement"] == 0.75
     assert numbers["mean_kl"] == pytest.approx(other.kl / 4)

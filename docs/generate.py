@@ -1,4 +1,5 @@
-"""Writes docs/cli.md (the `--help` of all verbs) and docs/architectures.md; with --check, fails when one is stale."""
+"""Writes docs/cli.md (the `--help` of all verbs), architectures.md and clients.md; with --check, fails when one is
+stale."""
 
 from __future__ import annotations
 
@@ -8,8 +9,20 @@ import sys
 from pathlib import Path
 
 from migrate import architectures
+from migrate.parity import clients
 
-VERBS = ("", "inspect", "convert", "resolve", "template", "parity", "demo")
+VERBS = (
+    "",
+    "inspect",
+    "convert",
+    "resolve",
+    "template",
+    "parity",
+    "parity record",
+    "parity throughput",
+    "parity show",
+    "demo",
+)
 HERE = Path(__file__).parent
 CLI = "# Command line\n\nWritten by `make docs` from `--help`; `make lint` fails when it is out of date.\n"
 ARCHITECTURES = """\
@@ -30,7 +43,7 @@ def command_line() -> str:
     environment = os.environ | {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
     text = CLI
     for verb in VERBS:
-        command = [sys.executable, "-m", "migrate", *([verb] if verb else []), "--help"]
+        command = [sys.executable, "-m", "migrate", *verb.split(), "--help"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         body = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
         text += f"\n## migrate {verb}".rstrip() + f"\n\n```text\n{body}\n```\n"
@@ -55,9 +68,13 @@ def table_of_architectures() -> str:
     return text
 
 
+PAGES = {"cli.md": command_line, "architectures.md": table_of_architectures, "clients.md": clients.page}
+
+
 def main() -> None:
     stale = []
-    for name, text in (("cli.md", command_line()), ("architectures.md", table_of_architectures())):
+    for name, write in PAGES.items():
+        text = write()
         path = HERE / name
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")

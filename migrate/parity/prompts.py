@@ -10,6 +10,7 @@ from migrate.engines.base import Conversation
 from migrate.errors import BadInput, EngineError, ServerError, TemplateError
 from migrate.ollama import capabilities, conversation
 from migrate.ollama.template import parse_template, render_chat
+from migrate.parity import deviations
 from migrate.parity.case import Case, Run, is_refusal
 from migrate.parity.facts import SourceFacts
 from migrate.parity.report import MAX_DIFFERENCES, Difference, LayerName, LayerReport
@@ -120,6 +121,9 @@ def _compare(run: Run, case: Case, notes: list[str]) -> Difference | None:
         return Difference(conversation=case.name, reason=f"the target refuses the conversation: {error}")
     bos = run.bundle.bos_text
     if same_prompt(case.source_text, rendered, bos) or _known_deviation(run, case, rendered):
+        return None
+    ours, theirs = (deviations.settle_order(run.bundle.facts, text) for text in (case.source_text, rendered))
+    if same_prompt(ours, theirs, bos):
         return None
     if case.conversation.is_prefill and _continues(run, case, notes):
         return None

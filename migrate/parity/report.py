@@ -55,6 +55,14 @@ class Difference(_Model):
     target: str = ""
 
 
+class Check(_Model):
+    """One named check of a layer. `told`: a documented difference; `unknown`: could not be decided here."""
+
+    name: str
+    result: Literal["same", "different", "told", "unknown"]
+    detail: str
+
+
 class LayerReport(_Model):
     """One check over all conversations. `metrics` are the measured numbers, `thresholds` what they were held to."""
 
@@ -66,6 +74,7 @@ class LayerReport(_Model):
     metrics: dict[str, float] = Field(default_factory=dict)
     thresholds: dict[str, float] = Field(default_factory=dict)
     differences: list[Difference] = Field(default_factory=list)
+    checks: list[Check] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     deviations: list[str] = Field(
         default_factory=list, description="known deviations of an Ollama version: shown, never a failure"

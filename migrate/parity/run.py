@@ -187,7 +187,9 @@ def _applicable(
 
         stats()
     if not target.capabilities.generate:
-        wanted &= {LayerName.ARTEFACT, LayerName.PROMPT, LayerName.TOKENS}
+        wanted -= {LayerName.NOISE, LayerName.TEXT, LayerName.SAMPLED, LayerName.BEHAVIOURS, LayerName.TASKS}
+    if not target.capabilities.score:
+        wanted.discard(LayerName.LOGPROBS)
     if wanted & {LayerName.NOISE, LayerName.LOGPROBS, LayerName.TEXT, LayerName.SAMPLED, LayerName.BEHAVIOURS}:
         wanted.add(LayerName.TOKENS)
     if LayerName.TOKENS in wanted and source.capabilities.tokenize:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from migrate.engines import llamacpp, vllm
@@ -48,7 +49,21 @@ def write_bundle(root: Path, checkpoint: Path, **source: Any) -> Path:
         "adds_bos": True,
     }
     (root / "migration.json").write_text(json.dumps({"source": facts | source}))
+    (root / "request_defaults.json").write_text('{"stop": ["<|im_start|>"]}')
     return root
+
+
+def read_tensors(checkpoint: Path) -> dict[str, Any]:
+    """name -> float32 array of a checkpoint in bfloat16, which numpy does not know."""
+    data = (checkpoint / "model.safetensors").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    tensors: dict[str, Any] = {}
+    for name, entry in json.loads(data[8 : 8 + size]).items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            raw = np.frombuffer(data[8 + size + start : 8 + size + end], dtype=np.uint16)
+            tensors[name] = (raw.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"]).copy()
+    return tensors
 
 
 @pytest.fixture(scope="session")

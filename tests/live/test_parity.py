@@ -21,11 +21,11 @@ from migrate.errors import EngineDied
 from migrate.parity.report import LayerName, Verdict
 from migrate.parity.run import run
 from tests.engines.recorded import recorded_answers, recorded_conversations
-from tests.live.conftest import CHAT_TEMPLATE, write_bundle
+from tests.live.conftest import CHAT_TEMPLATE, read_tensors, write_bundle
 
 pytestmark = pytest.mark.live
 
-PROMPT, TOKENS, LOGPROBS, TEXT = LayerName
+PROMPT, TOKENS, LOGPROBS, TEXT = LayerName.PROMPT, LayerName.TOKENS, LayerName.LOGPROBS, LayerName.TEXT
 QUESTION = Conversation("x", ({"role": "user", "content": "What is 3+4?"},))
 
 
@@ -34,7 +34,10 @@ def test_the_right_bundle_passes_against_llama_cpp(
 ) -> None:
     report = run(tinychat_bundle, llamacpp_f16, vllm_tinychat)
     assert report.verdict is Verdict.PASS, report.model_dump_json(indent=1)
-    assert [layer.agreed for layer in report.layers] == [12, 12, 12, 12]
+    names = ["artefact", "prompt", "tokens", "noise", "logprobs", "text", "behaviours"]
+    assert [layer.name.value for layer in report.layers] == names
+    assert [layer.agreed for layer in report.layers] == [2, 12, 12, 8, 12, 12, 12]
+    assert report.layer("behaviours").differences == []
     numbers = report.layer(LOGPROBS).metrics
     assert numbers["mean_kl"] < 1e-5
     assert numbers["max_delta"] < 0.01
@@ -168,26 +171,12 @@ def test_a_prompt_that_is_too_long_for_the_target(
 ) -> None:
     """A difference that clients see: Ollama would have cut the conversation, vLLM answers 400."""
     long = Conversation("long", ({"role": "user", "content": "cat " * 4000},))
-    report = run(tinychat_bundle, llamacpp_f16, vllm_tinychat, battery=[QUESTION, long])
+    report = run(tinychat_bundle, llamacpp_f16, vllm_tinychat, battery=[QUESTION, long], layers=[PROMPT])
     assert report.verdict is Verdict.FAIL
     assert "the target refuses" in report.layer(PROMPT).summary
 
 
 # ---- checkpoints of their own ---------------------------------------------------------------------------------------
-
-
-def _tensors(checkpoint: Path) -> dict[str, Any]:
-    """name -> float32 array of a checkpoint in bfloat16, which numpy does not know."""
-    data = (checkpoint / "model.safetensors").read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    tensors = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, end = entry["data_offsets"]
-            raw = np.frombuffer(data[8 + size + start : 8 + size + end], dtype=np.uint16)
-            tensors[name] = (raw.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
-    return tensors
 
 
 def _permuted(weight: Any, heads: int) -> Any:
@@ -201,7 +190,7 @@ def permuted_bundle(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """The bundle of a converter that forgot to undo llama.cpp's order of the q and k rows."""
     checkpoint = shared / "models" / "tinychat" / "hf"
     bundle = write_bundle(tmp_path_factory.mktemp("permuted") / "bundle", checkpoint)
-    tensors = _tensors(checkpoint)
+    tensors = read_tensors(checkpoint)
     for name in tensors:
         if found := re.search(r"\.(q|k)_proj\.", name):
             tensors[name] = _permuted(tensors[name], {"q": 4, "k": 2}[found[1]])
@@ -226,7 +215,8 @@ def permuted_vllm(permuted_bundle: Path, engines: EnginesEnv, logs: Path) -> Ite
 def test_permuted_weights_and_a_server_that_dies(
     permuted_bundle: Path, llamacpp_f16: llamacpp.LlamaCppEngine, permuted_vllm: vllm.VllmEngine
 ) -> None:
-    report = run(permuted_bundle, llamacpp_f16, permuted_vllm)
+    layers = [PROMPT, TOKENS, LOGPROBS, TEXT]
+    report = run(permuted_bundle, llamacpp_f16, permuted_vllm, layers=layers)
     assert [layer.status for layer in report.layers] == ["pass", "pass", "fail", "skipped"]
     numbers = report.layer(LOGPROBS).metrics
     assert numbers["mean_kl"] > 0.5
@@ -237,7 +227,7 @@ def test_permuted_weights_and_a_server_that_dies(
     process.stop(grace=5)
     with pytest.raises(EngineDied, match="vllm serve"):
         permuted_vllm.generate(QUESTION, max_tokens=1)
-    report = run(permuted_bundle, llamacpp_f16, permuted_vllm)
+    report = run(permuted_bundle, llamacpp_f16, permuted_vllm, layers=layers)
     assert report.verdict is Verdict.INCONCLUSIVE
     assert report.reason.startswith("prompt: vllm serve ")
 
@@ -260,7 +250,7 @@ def test_a_bundle_with_the_wrong_eos(
         log=tmp_path / "vllm.log",
         timeout=300,
     ) as target:
-        report = run(bundle, llamacpp_f16, target)
+        report = run(bundle, llamacpp_f16, target, layers=[PROMPT, TOKENS, LOGPROBS, TEXT])
     assert [layer.status for layer in report.layers] == ["pass", "pass", "pass", "fail"]
     assert "<|im_end|> (733) and goes on" in report.layer(TEXT).summary
 

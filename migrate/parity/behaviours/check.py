@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from migrate.parity.behaviours import delivery, formats, limits
 from migrate.parity.behaviours.probe import Probe
 from migrate.parity.case import Run
-from migrate.parity.report import Difference, LayerName, LayerReport
+from migrate.parity.report import Check, Difference, LayerName, LayerReport
 
 PROBES: Mapping[str, Probe] = {
     "max tokens": limits.max_tokens,
@@ -31,25 +31,23 @@ PROBES: Mapping[str, Probe] = {
 def check(run: Run) -> LayerReport:
     """Runs the probes. What could not be decided is told, and is not a pass of that behaviour."""
     report = LayerReport(name=LayerName.BEHAVIOURS, status="pass", summary="")
-    unknown = 0
     run.each(run.source_answer, [case for case in run.open_cases if case.target_ids])
     for number, (name, probe) in enumerate(PROBES.items(), start=1):
         run.step(number, len(PROBES))
         found = probe(run)
-        if found.result == "unknown":
-            unknown += 1
-            report.notes.append(f"{name}: not decided: {found.detail}")
-            continue
-        report.compared += 1
-        report.metrics[name] = float(found.result != "different")
+        report.checks.append(Check(name=name, result=found.result, detail=found.detail))
         if found.result == "different":
             report.differences.append(
                 Difference(conversation=name, reason=found.detail, source=found.source, target=found.target)
             )
-        else:
-            report.agreed += 1
-            kept = report.deviations if found.result == "told" else report.notes
-            kept.append(f"{name}: {found.detail}")
+        elif found.result == "told":
+            report.deviations.append(f"{name}: {found.detail}")
+    unknown = sum(check.result == "unknown" for check in report.checks)
+    report.compared = len(report.checks) - unknown
+    report.agreed = report.compared - len(report.differences)
+    if unknown:
+        names = ", ".join(check.name for check in report.checks if check.result == "unknown")
+        report.notes.append(f"could not be decided with this model and these servers: {names}")
     if report.differences:
         report.status = "fail"
         report.summary = f"{len(report.differences)} of {report.compared} behaviours differ; "

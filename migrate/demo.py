@@ -114,13 +114,14 @@ def _prove_files(bundle: Path) -> str:
 
 def _with_servers(migration: Migration, bundle: Path, proof: Path, say: Say, busy: Busy) -> tuple[ParityReport, Path]:
     from migrate.engines import llamacpp, provision, vllm
-    from migrate.parity.report import write_json
+    from migrate.parity.render import FILES, write_all
     from migrate.parity.run import run as parity
 
     header = migration.model.gguf
     assert header is not None
     proof.mkdir(parents=True, exist_ok=True)
-    (proof / REPORT).unlink(missing_ok=True)
+    for name in FILES.values():
+        (proof / name).unlink(missing_ok=True)
     with _step(say, "vLLM (CPU build) and llama.cpp"):
         engines = provision.ensure(echo=say)
     with (
@@ -145,9 +146,8 @@ def _with_servers(migration: Migration, bundle: Path, proof: Path, say: Say, bus
         _step(say, "parity: prompt, token ids, log-probabilities, greedy text"),
     ):
         report = parity(bundle, source, target, progress=lambda layer: say(f"  {layer.name.value}: {layer.summary}"))
-    path = proof / REPORT
-    write_json(report, path)
-    return report, path
+    write_all(report, proof)
+    return report, proof / REPORT
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def command(
             }
         )
     elif report is not None:
-        from migrate.parity.report import render_terminal
+        from migrate.parity.render.terminal import render_terminal
 
         console().print(render_terminal(report))
     say(f"\nbundle: {result.bundle}   runbook: {result.bundle}/MIGRATION.md")

@@ -1,15 +1,11 @@
-"""What a parity run found: the data of report.json, and its summary on a terminal."""
+"""What a parity run found: the data of report.json."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 MAX_DIFFERENCES = 50
 
@@ -42,7 +38,7 @@ Status = Literal["pass", "fail", "inconclusive", "skipped"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
 
 class Difference(_Model):
@@ -241,50 +237,3 @@ class ParityReport(_Model):
 
     def layer(self, name: LayerName | str) -> LayerReport:
         return next(layer for layer in self.layers if layer.name == name)
-
-
-def write_json(report: ParityReport, path: Path) -> None:
-    """Writes report.json; never leaves half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
-STYLES: dict[str, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skipped": "dim"}
-SHOWN_DIFFERENCES = 3
-
-
-def render_terminal(report: ParityReport) -> RenderableType:
-    """Summary for `rich.print`: a row per layer, the first differences, and what to do next."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"Parity of {report.model}", title_justify="left", show_edge=False, pad_edge=False)
-    for heading in ("layer", "result", "agree", "what was found"):
-        table.add_column(heading, overflow="fold")
-    for layer in report.layers:
-        agree = f"{layer.agreed}/{layer.compared}" if layer.compared else "-"
-        table.add_row(layer.name.value, Text(layer.status, style=STYLES[layer.status]), agree, Text(layer.summary))
-    parts: list[Any] = [Text(f"source  {report.source}\ntarget  {report.target}\n"), table]
-    for layer in report.layers:
-        parts += _differences(layer)
-        parts += [Text(f"note ({layer.name.value}): {note}", style="dim") for note in layer.notes]
-    verdict = Text(f"\n{report.verdict.value.upper()}", style=STYLES[report.verdict.value])
-    parts += [verdict.append(f"  {report.reason}", style="default"), Text(f"next: {report.next_step}")]
-    return Group(*parts)
-
-
-def _differences(layer: LayerReport) -> list[Any]:
-    from rich.text import Text
-
-    parts: list[Any] = []
-    for difference in layer.differences[:SHOWN_DIFFERENCES]:
-        where = f" at {difference.position}" if difference.position is not None else ""
-        parts.append(Text(f"\n{layer.name.value}{where}, «{difference.conversation}»: {difference.reason}"))
-        if difference.source or difference.target:
-            parts.append(Text(f"  source {difference.source}\n  target {difference.target}"))
-    if (more := len(layer.differences) - SHOWN_DIFFERENCES) > 0:
-        parts.append(Text(f"  ... and {more} more in report.json", style="dim"))
-    return parts

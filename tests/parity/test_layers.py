@@ -17,7 +17,9 @@ from migrate.parity.battery import PLAIN, WITH_TOOLS, battery, digest
 from migrate.parity.facts import BundleFacts, SourceFacts, read_bundle
 from migrate.parity.outputs import near_tie_gap
 from migrate.parity.prompts import first_difference, same_prompt
-from migrate.parity.report import Difference, LayerName, LayerReport, ParityReport, Verdict, render_terminal, write_json
+from migrate.parity.render import write_all
+from migrate.parity.render.terminal import render_terminal
+from migrate.parity.report import Difference, LayerName, LayerReport, ParityReport, Verdict
 from migrate.parity.vocabulary import Vocabulary
 from tests.parity.toy import write_bundle
 
@@ -158,11 +160,20 @@ def _report() -> ParityReport:
 
 
 def test_the_report_survives_json(tmp_path: Path) -> None:
-    path = tmp_path / "proof" / "report.json"
-    write_json(_report(), path)
+    (path,) = write_all(_report(), tmp_path / "proof", formats=["json"])
     assert ParityReport.model_validate_json(path.read_text()) == _report()
     assert json.loads(path.read_text())["verdict"] == "fail"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_numbers_that_json_does_not_know(tmp_path: Path) -> None:
+    """A model that gives NaN is a finding; the report of it has to be readable."""
+    report = _report()
+    report.layers[0].metrics = {"mean_kl": float("nan"), "max_kl": float("inf")}
+    (path,) = write_all(report, tmp_path, formats=["json"])
+    read = ParityReport.model_validate_json(path.read_text()).layers[0].metrics
+    assert read["mean_kl"] != read["mean_kl"]
+    assert read["max_kl"] == float("inf")
 
 
 @pytest.mark.parametrize("width", [40, 100])

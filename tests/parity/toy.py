@@ -106,10 +106,12 @@ class ToyEngine:
             text = "no" if "format" in self.faults else self._formed(ask.format)
             said = Generation(text, (), "stop", 3, completion_tokens=len(text))
         else:
-            before, self.seed = self.seed, self.seed if ask.greedy else (self.seed, ask.seed)  # type: ignore[assignment]
-            self.noise = self.noise if "seeds" not in self.faults or ask.greedy else random.random()
+            before = self.seed, self.noise
+            if not ask.greedy:
+                self.seed = hash((self.seed, ask.seed))
+                self.noise = 2.0 + len(self.asked) if "seeds" in self.faults else self.noise
             said = self.generate(prompt, max_tokens=limit)
-            self.seed = before
+            self.seed, self.noise = before
             ended = 1 if self.ids and said.finish_reason == "stop" else 0
             said = replace(said, completion_tokens=len(said.tokens) - ended)
         stops = self.stops if ask.stop is None else (() if "stop" in self.faults else ask.stop)

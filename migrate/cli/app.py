@@ -52,7 +52,7 @@ app.command("inspect", short_help="What a model is, and what of it moves.")(insp
 app.command("convert", short_help="Write a bundle that vLLM serves.")(convert.command)
 app.command("resolve", short_help="Which checkpoint it was made from, proved by its weights.")(resolve.command)
 app.command("template", short_help="The chat template as Jinja.")(template.command)
-app.command("parity", short_help="Does it answer the same? Compares two servers.")(parity.command)
+app.add_typer(parity.app, name="parity", short_help="Does it answer the same? Compares two servers.")
 app.command("demo", short_help="All of it on a small real model.")(demo.command)
 
 

@@ -30,6 +30,23 @@ def source(url: str, *, model: str, timeout: float = DEFAULT_TIMEOUT_S) -> Engin
     )
 
 
+def any_server(url: str, *, model: str, timeout: float = DEFAULT_TIMEOUT_S) -> Engine:
+    """The same, or a vLLM server (it answers /version): an older one, or one on the weights in full precision.
+
+    Raises ServerUnreachable, and ServerError when it is none of the three.
+    """
+    from migrate.engines.vllm import VllmEngine
+
+    if "://" in url:
+        probe = JsonClient(url, label="the source", timeout=min(timeout, 30.0))
+        try:
+            if _answers(probe, "/version", "version"):
+                return VllmEngine(url, timeout=timeout)
+        finally:
+            probe.close()
+    return source(url, model=model, timeout=timeout)
+
+
 def _answers(client: JsonClient, path: str, key: str) -> bool:
     try:
         answer = client.get(path)

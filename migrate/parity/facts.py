@@ -73,6 +73,7 @@ class TargetFacts(_Facts):
 class BundleFacts(_Facts):
     """The keys of migration.json that are read here; all others are ignored."""
 
+    schema_version: Literal[1] = 1
     source: SourceFacts
     target: TargetFacts = Field(default_factory=TargetFacts)
     model_dir: str = "model"

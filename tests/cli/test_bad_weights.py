@@ -11,10 +11,8 @@ import pytest
 
 from migrate.errors import MigrateError
 from migrate.gguf.header import read_header
-from tests.cli.test_cli import Run, run
+from tests.cli.conftest import Run
 from tests.gguf.build import TensorSpec, build
-
-__all__ = ["run"]
 
 
 def truncated(data: bytearray, data_offset: int) -> bytearray:

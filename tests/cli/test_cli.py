@@ -9,41 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from migrate import resources
 from migrate.chat_template import BATTERY
+from tests.cli.conftest import Run
 
 STORE = resources.directory("demo-store")
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    from migrate.cli.app import main
-
-    def call(*arguments: object) -> Result:
-        code = 0
-        try:
-            main([str(a) for a in arguments])
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-        captured = capfd.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return call
 
 
 def test_help_and_version(run: Run) -> None:

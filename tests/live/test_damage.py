@@ -235,6 +235,33 @@ def test_a_changed_file(
     assert "its content was changed after it was written" in report.reason
 
 
+# ---- different, and not worse ---------------------------------------------------------------------------------------
+
+
+def test_the_original_of_a_quantized_source(
+    shared: Path,
+    tmp_path: Path,
+    engines: EnginesEnv,
+    llamacpp_f16: llamacpp.LlamaCppEngine,
+    vllm_tinychat: vllm.VllmEngine,
+) -> None:
+    """A Q2_K in llama.cpp, the original in vLLM: other numbers, and a reference that sides with the original."""
+    bundle = write_bundle(tmp_path / "b", shared / "models/tinychat/hf", quantization="Q2_K")
+    path = bundle / "migration.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"original": {"repository": "example/tinychat"}}))
+    gguf = shared / "models/tinychat/gguf/tinychat-q2_k.gguf"
+    with llamacpp.serve(gguf, python=str(engines.python), log=tmp_path / "log", context=2048) as source:
+        alone = run(bundle, source, vllm_tinychat, layers=[LOGPROBS, TEXT])
+        assert (alone.verdict, alone.layer(LOGPROBS).status) == (Verdict.INCONCLUSIVE, "inconclusive")
+        assert "--reference URL" in alone.layer(LOGPROBS).notes[-1]
+        judged = run(bundle, source, vllm_tinychat, layers=[LOGPROBS, TEXT], reference=llamacpp_f16)
+    layer = judged.layer(LOGPROBS)
+    assert layer.status == "pass", layer.summary
+    assert layer.metrics["reference_to_target_kl"] < 1e-5 < 0.005 < layer.metrics["reference_to_source_kl"]
+    assert "different, and not worse" in layer.summary
+    assert judged.layer(TEXT).metrics["reference_with_target"] >= judged.layer(TEXT).metrics["reference_with_source"]
+
+
 # ---- the same again and again ---------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""The user's own traffic: recorded, read, redacted and sampled."""

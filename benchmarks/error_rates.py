@@ -1,6 +1,6 @@
 """How often the gate is wrong: false alarms and missed damage, by simulation. Prints the tables of docs/proof.md.
 
-    python -m benchmarks.error_rates
+    python benchmarks/error_rates.py [--quick]
 
 Tasks and sampled answers are drawn from known distributions and put through the decisions of `migrate.parity`. For the
 whole gate the toy model of the tests stands in for both servers: a small language model with a random distribution per
@@ -10,14 +10,17 @@ context, whose logits one side moves by Gaussian noise. Seeds are fixed; two run
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from migrate.parity.case import Settings
 from migrate.parity.report import LayerName
@@ -30,7 +33,7 @@ ALPHA = 0.05
 DRAWS = 10_000
 
 
-@lru_cache(maxsize=None)
+@cache
 def decide(lost: int, gained: int, items: int) -> str:
     """As `tasks.check` does."""
     from scipy.stats import binomtest
@@ -44,8 +47,8 @@ def decide(lost: int, gained: int, items: int) -> str:
 
 
 def tasks_table(draws: int) -> Iterable[str]:
-    """Share of 10,000 decisions, by the true loss of accuracy, with 10 % of the items answered differently at no loss."""
-    yield f"| true loss | items | pass | inconclusive | fail |\n|---|---|---|---|---|"
+    """Share of decisions by the true loss of accuracy, with 10 % of the items answered differently at no loss."""
+    yield "| true loss | items | pass | inconclusive | fail |\n|---|---|---|---|---|"
     rng = np.random.default_rng(1)
     for loss in (0.0, 0.01, 0.02, 0.05):
         for items in (100, 300, 1000, 1600, 6200):
@@ -87,7 +90,7 @@ def gate_table(runs: int) -> Iterable[str]:
         "the same": {},
         "the same, restless (0.01 on every logit at every request)": {"restless": 0.01},
         "rounded (logits moved by 0.03)": {"noise": 0.03},
-        "moved by 0.1 (about a Q4)": {"noise": 0.1},
+        "moved by 0.1, about the limit": {"noise": 0.1},
         "moved by 0.3": {"noise": 0.3},
         "moved by 1": {"noise": 1.0},
     }

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 STYLES: dict[str, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skipped": "dim"}
 SHOWN_DIFFERENCES = 3
 SHOWN_NOTES = 4
-SHOWN_CHANGES = 5
+SHOWN_CHANGES = 3
+SHOWN_DEVIATIONS = 2
 
 
 def render_terminal(report: ParityReport) -> RenderableType:
@@ -28,6 +29,7 @@ def render_terminal(report: ParityReport) -> RenderableType:
         parts += _differences(layer)
     for layer in report.layers:
         parts += _notes(layer)
+    parts += _deviations(report)
     parts += [_plan(plan) for plan in report.plan]
     parts += [Text(f"a server failed and was asked again: {hiccup}", style="yellow") for hiccup in report.hiccups[:3]]
     if report.throughput is not None:
@@ -75,11 +77,20 @@ def _differences(layer: LayerReport) -> list[Any]:
 def _notes(layer: LayerReport) -> list[Any]:
     from rich.text import Text
 
-    lines = [f"known deviation ({layer.name.value}): {text}" for text in layer.deviations]
-    lines += [f"note ({layer.name.value}): {text}" for text in layer.notes]
-    parts = [Text(line, style="dim") for line in lines[:SHOWN_NOTES]]
-    if (more := len(lines) - SHOWN_NOTES) > 0:
+    parts = [Text(f"note ({layer.name.value}): {text}", style="dim") for text in layer.notes[:SHOWN_NOTES]]
+    if (more := len(layer.notes) - SHOWN_NOTES) > 0:
         parts.append(Text(f"  ... and {more} more on the {layer.name.value} layer in the report", style="dim"))
+    return parts
+
+
+def _deviations(report: ParityReport) -> list[Any]:
+    """Each once, and only those of layers that found something to compare; they are the same in every run."""
+    from rich.text import Text
+
+    told = list(dict.fromkeys(text for layer in report.layers if layer.compared for text in layer.deviations))
+    parts = [Text(f"known deviation: {text}", style="dim") for text in told[:SHOWN_DEVIATIONS]]
+    if (more := len(told) - SHOWN_DEVIATIONS) > 0:
+        parts.append(Text(f"  ... and {more} more known deviations in the report; none fails the gate", style="dim"))
     return parts
 
 

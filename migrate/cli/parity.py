@@ -347,8 +347,7 @@ def _deliver(report: ParityReport, out: _Output, *, as_json: bool) -> None:
     from migrate.parity.render.terminal import render_terminal
 
     written = _write(report, out)
-    broken = report.verdict.value == "inconclusive" and any(layer.status == "skipped" for layer in report.layers[1:])
-    if broken:
+    if not report.complete:
         _tell_journal(out.journal)
     elif out.journal is not None:
         out.journal.unlink(missing_ok=True)

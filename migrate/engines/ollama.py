@@ -127,7 +127,8 @@ class OllamaEngine:
             return _streamed(list(self._client.stream("/api/chat", body | {"stream": True})))
 
     def embed(self, texts: Sequence[str]) -> tuple[tuple[float, ...], ...]:
-        answer = self._object("POST", "/api/embed", {"model": self.model, "input": list(texts)})
+        asked: str | list[str] = texts[0] if len(texts) == 1 else list(texts)
+        answer = self._object("POST", "/api/embed", {"model": self.model, "input": asked})
         with self._client.reading("/api/embed"):
             return tuple(tuple(float(x) for x in vector) for vector in answer["embeddings"])
 

@@ -195,6 +195,15 @@ class VllmEngine:
             positions = answer["choices"][0]["prompt_logprobs"][len(prompt) :]
             return tuple(_prompt_position(*pair) for pair in zip(continuation, positions, strict=True))
 
+    def answer_once(self) -> None:
+        """A token, or the vector of an embedding model, whose server has no completions. Raises EngineError."""
+        try:
+            self.generate("a", max_tokens=1)
+        except ServerError as error:
+            if error.status != 404:
+                raise
+            self.embed(["a"])
+
     def close(self) -> None:
         self._client.close()
 
@@ -362,7 +371,7 @@ def serve(
     with Process(command, name="vllm serve", log=log, env={**env, "VLLM_COMMAND": vllm}, cwd=target) as process:
         engine = VllmEngine(f"http://127.0.0.1:{port}", process=process)
         try:
-            process.wait_ready(lambda: engine.generate("a", max_tokens=1), timeout=timeout)
+            process.wait_ready(engine.answer_once, timeout=timeout)
             yield engine
         finally:
             engine.close()

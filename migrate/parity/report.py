@@ -221,6 +221,7 @@ class ParityReport(_Model):
     traffic: Traffic = Field(default_factory=Traffic)
     settings: dict[str, float | int | str | bool] = Field(default_factory=dict)
     hiccups: list[str] = Field(default_factory=list, description="failures of a server that a repetition mended")
+    complete: bool = Field(default=True, description="false: a server could not be asked to the end")
     verdict: Verdict
     reason: str
     next_step: str

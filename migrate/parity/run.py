@@ -138,7 +138,7 @@ def run(
     state.render_source = lambda conversation: prompts.source_renderer(state)(conversation)
     version = _version(source)
     try:
-        reports = _run_layers(state, wanted, watch, version, keep_going=keep_going)
+        reports, complete = _run_layers(state, wanted, watch, version, keep_going=keep_going)
     finally:
         notebook.close()
     verdict, reason, next_step = _conclude(reports)
@@ -160,6 +160,7 @@ def run(
         traffic=asked.traffic or Traffic(used=len(conversations)),
         settings=settings.model_dump(mode="json", exclude={"retry_pauses_s"}),
         hiccups=hiccups,
+        complete=complete,
         verdict=verdict,
         reason=reason,
         next_step=next_step,
@@ -224,9 +225,10 @@ def _journal(
 
 def _run_layers(
     state: Run, wanted: set[LayerName], watch: Watch, version: str | None, *, keep_going: bool
-) -> list[LayerReport]:
+) -> tuple[list[LayerReport], bool]:
+    """(reports, whether every server could be asked to the end)."""
     reports: list[LayerReport] = []
-    stopped = ""
+    stopped, complete = "", True
     for name in LayerName:
         if name not in wanted:
             continue
@@ -242,9 +244,10 @@ def _run_layers(
             ]
         reports.append(report)
         watch.end(report)
+        complete = complete and not broken
         if broken or (report.status == "fail" and not keep_going):
             stopped = stopped or f"not run: the {name.value} layer settles it"
-    return reports
+    return reports, complete
 
 
 def _run_layer(name: LayerName, state: Run) -> tuple[LayerReport, bool]:

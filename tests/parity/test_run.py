@@ -98,6 +98,7 @@ def test_a_server_that_dies_on_the_way_proves_nothing(side: str, after: int, tmp
     report = _run(tmp_path, engines["source"], engines["target"])
     assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 4)
     assert "broke off while answering" in report.reason
+    assert not report.complete
     assert _statuses(report).count("inconclusive") == 1
 
 

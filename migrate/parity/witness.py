@@ -1,7 +1,6 @@
 """An engine that is asked through a witness: answers are written down as they come, hiccups are counted.
 
-What was written down is not asked again, so that an interrupted run goes on where it was, and the answers of an Ollama
-that has to make room on the GPU can be compared later (`JournalEngine` has no server behind it).
+What was written down is not asked again, so that an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from migrate.engines.base import (
     Prompt,
     TokenLogprob,
 )
-from migrate.errors import BadInput, EngineError, ServerError, ServerUnreachable
+from migrate.errors import BadInput, ServerError, ServerUnreachable
 
 T = TypeVar("T")
 
@@ -232,63 +231,9 @@ class Witness:
         raise AssertionError("unreachable")
 
 
-class JournalEngine:
-    """A side that is known from its journal alone: what was not asked then cannot be asked now."""
-
-    def __init__(self, path: Path, side: str = "source") -> None:
-        self.identity, self.known = read(path)
-        described = self.identity.get(side)
-        if not isinstance(described, dict):
-            raise BadInput(f"{path} tells nothing about the {side}")
-        self.path = path
-        self.kind: Kind = described["kind"]
-        self._name = f"{described['name']} (as recorded in {path.name})"
-        self._capabilities = Capabilities(**described["capabilities"])
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._capabilities
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def context_length(self) -> int | None:
-        return None
-
-    def render(self, conversation: Conversation) -> str:
-        raise self._unknown()
-
-    def tokenize(self, prompt: str | Conversation) -> tuple[int, ...]:
-        raise self._unknown()
-
-    def generate(
-        self, prompt: Prompt, *, max_tokens: int, top_logprobs: int = 0, stop: Sequence[str] = ()
-    ) -> Generation:
-        raise self._unknown()
-
-    def score(self, prompt: Sequence[int], continuation: Sequence[int], *, top: int) -> tuple[TokenLogprob, ...]:
-        raise self._unknown()
-
-    def chat(self, prompt: Prompt, ask: Ask) -> Generation:
-        raise self._unknown()
-
-    def embed(self, texts: Sequence[str]) -> tuple[tuple[float, ...], ...]:
-        raise self._unknown()
-
-    def close(self) -> None:
-        pass
-
-    def _unknown(self) -> EngineError:
-        return EngineError(
-            f"{self.path.name} has no answer to this question: it was not asked when the source was recorded",
-            hint="record the source again with the same requests and options",
-        )
-
-
 def describe(engine: Engine) -> dict[str, Any]:
-    """What a journal keeps of a side, so that it can stand in for it. Raises EngineError."""
-    return {"kind": engine.kind, "name": engine.name, "capabilities": dataclasses.asdict(engine.capabilities)}
+    """By what a journal knows a side again. Raises EngineError."""
+    return {"kind": engine.kind, "name": engine.name}
 
 
 def _key(side: str, method: str, question: Any) -> str:

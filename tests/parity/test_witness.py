@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from migrate.engines.base import Ask, Conversation
-from migrate.errors import BadInput, EngineError, ServerError, ServerUnreachable
-from migrate.parity.witness import Journal, JournalEngine, Witness, describe, read
+from migrate.errors import BadInput, ServerError, ServerUnreachable
+from migrate.parity.witness import Journal, Witness, read
 from tests.parity.toy import ToyEngine
 
 HELLO = Conversation("x", ({"role": "user", "content": "hello"},))
@@ -123,21 +122,3 @@ def test_what_is_no_journal(content: str, tmp_path: Path) -> None:
     path.write_text(content)
     with pytest.raises(BadInput):
         read(path)
-
-
-def test_a_journal_can_stand_in_for_a_server(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    engine = ToyEngine()
-    journal = Journal(path, {"source": describe(engine)})
-    said = _witness(engine, journal).tokenize("cat")
-    journal.close()
-    stand_in = JournalEngine(path)
-    assert (stand_in.kind, stand_in.capabilities) == ("vllm", engine.capabilities)
-    assert stand_in.name == "toy vllm (as recorded in journal.jsonl)"
-    recorded = Witness(stand_in, "source", Journal(None, {}, stand_in.known), pauses=())
-    assert recorded.tokenize("cat") == said
-    with pytest.raises(EngineError, match="has no answer to this question"):
-        recorded.tokenize("dog")
-    path.write_text(json.dumps({"schema": 1}) + "\n")
-    with pytest.raises(BadInput, match="tells nothing about the source"):
-        JournalEngine(path)

@@ -132,13 +132,12 @@ class Run:
         """The same with another number of them at a time."""
         if concurrency == 1 or len(items) < 2:
             return list(self._counted((function(item) for item in items), len(items)))
-        with ThreadPoolExecutor(concurrency) as pool:
+        pool = ThreadPoolExecutor(concurrency)
+        try:
             futures = [pool.submit(function, item) for item in items]
-            try:
-                return list(self._counted((future.result() for future in futures), len(items)))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            return list(self._counted((future.result() for future in futures), len(items)))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for a slow server
 
     def _counted(self, results: Iterable[Result], total: int) -> Iterator[Result]:
         for done, result in enumerate(results, start=1):
@@ -175,7 +174,8 @@ class Run:
             stop = self.source_stop if ask.stop is None else ask.stop
             own = {} if ask.greedy else self.bundle.facts.source.sampling
             ask = replace(ask, stop=stop, sampling={**own, **(ask.sampling or {})})
-        return self.source.chat(self.source_prompt(case), ask)
+            return self.source.chat(self.source_prompt(case), ask)
+        return self.source.chat(case.conversation, ask)
 
     def source_answer(self, case: Case) -> Generation | None:
         """The source's greedy answer, asked once: from its own token ids where it tells them, else through chat.

@@ -237,11 +237,8 @@ def _run_layers(
             report, broken = LayerReport(name=name, status="skipped", summary=stopped), False
         else:
             report, broken = _run_layer(name, state)
-            report.deviations += [
-                sentence
-                for sentence in deviations.for_layer(name, version, state.bundle.facts)
-                if sentence not in report.deviations
-            ]
+            known = deviations.for_layer(name, version, state.bundle.facts) if state.source.kind != "vllm" else []
+            report.deviations += [sentence for sentence in known if sentence not in report.deviations]
         reports.append(report)
         watch.end(report)
         complete = complete and not broken

@@ -97,6 +97,8 @@ class ToyEngine:
         return self.context
 
     def chat(self, prompt: Prompt, ask: Ask) -> Generation:
+        if self.kind != "llama.cpp" and not isinstance(prompt, Conversation):
+            raise ServerError("asked through its chat endpoint", status=501)
         if isinstance(prompt, Conversation) and len(str(prompt.messages)) > 4 * self.context:
             self._ask("chat")
             raise ServerError("too long", status=500 if "overflow" in self.faults else 400)

@@ -29,7 +29,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "internlm2": ("internlm2",),
     "lfm2": ("lfm2",),
     "llama": ("mixtral", "mistral", "llama"),
-    "mistral3": ("ministral3",),
+    "mistral3": ("ministral3", "mistral"),
     "nemotron": ("nemotron",),
     "nomic-bert": ("nomic_bert",),
     "olmo": ("olmo",),

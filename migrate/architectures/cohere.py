@@ -35,7 +35,7 @@ BLOCK = (INPUT_NORM, *QKV, ATTENTION_OUTPUT, *GATED_MLP)
 
 
 def config(source: Source) -> Config:
-    result = decoder_config(source, head_dim_key=False, eps="layer_norm_eps")
+    result = decoder_config(source, head_dim_key=None, eps="layer_norm_eps")
     head_dim = head_size(source, result["hidden_size"], result["num_attention_heads"])
     check_rotated_whole(source, head_dim)
     return result | {

@@ -76,12 +76,17 @@ def vocab_size(source: Source) -> int:
 
 
 def decoder_config(
-    source: Source, *, head_dim_key: bool = True, eps: str = "rms_norm_eps", omit: Collection[str] = ()
+    source: Source,
+    *,
+    head_dim_key: bool | None = True,
+    eps: str = "rms_norm_eps",
+    omit: Collection[str] = (),
 ) -> Config:
     """The keys every decoder with rotary attention has.
 
-    `head_dim_key`: the class knows `head_dim`. `eps`: its name for the norms' epsilon, which is a LayerNorm's unless
-    the name says RMS. `omit`: keys the caller sees to (because they differ between layers, say).
+    `head_dim_key`: the class knows `head_dim`; None: it takes one that is not the usual width / heads, and no config of
+    its family has it otherwise. `eps`: its name for the norms' epsilon, which is a LayerNorm's unless the name says
+    RMS. `omit`: keys the caller sees to (because they differ between layers, say).
     """
     hidden, heads = source.integer("embedding_length"), source.integer("attention.head_count")
     epsilon = "attention.layer_norm_rms_epsilon" if "rms" in eps else "attention.layer_norm_epsilon"
@@ -101,7 +106,9 @@ def decoder_config(
     config: Config = {key: read() for key, read in readers.items() if key not in omit}
     if not head_dim_key:
         head_dim = config.pop("head_dim")
-        if heads * head_dim != hidden:
+        if head_dim_key is None and heads * head_dim != hidden:
+            config["head_dim"] = head_dim
+        elif heads * head_dim != hidden:
             raise source.refuse(
                 f"{heads} heads of {head_dim} values for a width of {hidden}; the class has no head_dim"
             )

@@ -1,7 +1,8 @@
-"""Falcon 7B and 40B: attention and MLP in parallel, q, k and v of every kv group together in one matrix.
+"""Falcon 7B, 40B and 11B (Falcon 2): attention and MLP in parallel, q, k and v of a kv group together in one matrix.
 
 llama.cpp's converter sorts that matrix into all queries, all keys, all values. It does not write the context's length
-(always 2048) nor the frequency of the rotation. Falcon 3 is a llama, and named so in its files.
+(always 2048) nor the frequency of the rotation. The 7B has one head of keys and one norm per layer, the 40B several
+heads and two norms, the 11B several heads and one norm. Falcon 3 is a llama, and named so in its files.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from migrate.architectures.rope import rope_parameters
 from migrate.architectures.tensors import Dimensions, Rows, Tensor
 
 LAYER = "transformer.h.{i}"
-NEW, OLD = "two norms", "one norm"
+TWO_NORMS, ONE_NORM = "two norms", "one norm"
 
 
 def by_group(sizes: Dimensions) -> Sequence[int]:
@@ -43,9 +44,8 @@ def config(source: Source) -> Config:
         raise source.refuse(f"{heads} heads, {kv_heads} of keys, for a width of {hidden}")
     if (layout := source.get("tensor_data_layout", "jploski")) != "jploski":
         raise source.refuse(f"queries, keys and values laid out as {layout!r}; llama.cpp knows 'jploski'")
-    new = "blk.0.attn_norm_2.weight" in source.header.tensors
-    if not new and kv_heads != 1:
-        raise source.refuse(f"{kv_heads} heads of keys and one norm per layer; the class has several with two norms")
+    norms = 2 if "blk.0.attn_norm_2.weight" in source.header.tensors else 1
+    new = norms == 2 or kv_heads > 1
     return {
         "vocab_size": vocab_size(source),
         "hidden_size": hidden,
@@ -60,7 +60,7 @@ def config(source: Source) -> Config:
         "rope_parameters": rope_parameters(source, head_dim),
         "multi_query": True,
         "new_decoder_architecture": new,
-        "num_ln_in_parallel_attn": 2 if new else None,
+        "num_ln_in_parallel_attn": norms if new else None,
         "parallel_attn": True,
         "bias": False,
         "alibi": False,
@@ -83,7 +83,7 @@ def sizes(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def layer(config: Mapping[str, Any], index: int) -> Layer:
-    return Layer(frozenset({NEW if config["new_decoder_architecture"] else OLD}))
+    return Layer(frozenset({TWO_NORMS if config["num_ln_in_parallel_attn"] == 2 else ONE_NORM}))
 
 
 def kv_bytes(config: Mapping[str, Any], cache_bytes: int) -> int:
@@ -98,9 +98,9 @@ ARCHITECTURE = Architecture(
     gguf_names=("falcon",),
     tensors=(
         Tensor("token_embd.weight", "transformer.word_embeddings.weight", ("vocab", "hidden")),
-        *with_kind(_norm("blk.{i}.attn_norm_2", f"{LAYER}.ln_attn"), NEW),
-        *with_kind(_norm("blk.{i}.attn_norm", f"{LAYER}.ln_mlp"), NEW),
-        *with_kind(_norm("blk.{i}.attn_norm", f"{LAYER}.input_layernorm"), OLD),
+        *with_kind(_norm("blk.{i}.attn_norm_2", f"{LAYER}.ln_attn"), TWO_NORMS),
+        *with_kind(_norm("blk.{i}.attn_norm", f"{LAYER}.ln_mlp"), TWO_NORMS),
+        *with_kind(_norm("blk.{i}.attn_norm", f"{LAYER}.input_layernorm"), ONE_NORM),
         Tensor("blk.{i}.attn_qkv.weight", f"{_ATTENTION}.query_key_value.weight", ("qkv", "hidden"), Rows(by_group)),
         Tensor("blk.{i}.attn_output.weight", f"{_ATTENTION}.dense.weight", ("hidden", "hidden")),
         Tensor("blk.{i}.ffn_up.weight", f"{_MLP}.dense_h_to_4h.weight", ("intermediate", "hidden")),

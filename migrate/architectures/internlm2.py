@@ -1,6 +1,8 @@
 """InternLM2: a llama that keeps q, k and v of every kv group together in one matrix.
 
-transformers has no class for it; the layout is that of the model's own code, which vLLM reads.
+transformers has no class for it; the layout is that of the model's own code, which vLLM reads. vLLM still asks
+transformers for the config, so the checkpoint brings a class for that along: `auto_map` names it, and
+`--trust-remote-code` lets it in.
 """
 
 from __future__ import annotations
@@ -34,7 +36,23 @@ def config(source: Source) -> Config:
     head_dim = head_size(source, result["hidden_size"], result["num_attention_heads"])
     check_rotated_whole(source, head_dim)
     rope = rope_parameters(source, head_dim)
-    return result | {"rope_parameters": rope, "rope_theta": rope["rope_theta"], "bias": False}
+    return result | {
+        "rope_parameters": rope,
+        "rope_theta": rope["rope_theta"],
+        "bias": False,
+        "auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config"},
+    }
+
+
+CONFIG_CODE = '''"""The config of an InternLM2, for which transformers has no class."""
+
+from transformers import PretrainedConfig
+
+
+class InternLM2Config(PretrainedConfig):
+    model_type = "internlm2"
+    keys_to_ignore_at_inference = ["past_key_values"]
+'''
 
 
 def sizes(config: Mapping[str, Any]) -> dict[str, int]:
@@ -71,6 +89,7 @@ ARCHITECTURE = Architecture(
         config["num_hidden_layers"] * 2 * decoder_sizes(config)["kv"] * cache_bytes
     ),
     fused={"gate_up_proj": ("w1", "w3")},
+    more_files=lambda header: {"configuration_internlm2.py": CONFIG_CODE},
     lora_targets=("wqkv", "wo", "w1", "w2", "w3"),
     consumed=(ROPE_FREQS,),
 )

@@ -62,6 +62,9 @@ def config(source: Source) -> Config:
         "conv_L_cache": source.integer("shortconv.l_cache"),
         "conv_bias": False,
         "block_auto_adjust_ff_dim": False,
+        # vLLM reads these two; the class in transformers does not have them.
+        "block_dim": result["hidden_size"],
+        "conv_dim": result["hidden_size"],
         "rope_parameters": rope_parameters(source, head_dim),
     }
 

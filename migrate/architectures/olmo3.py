@@ -29,9 +29,12 @@ def config(source: Source) -> Config:
 
 def by_layer_type(source: Source, full: dict[str, Any]) -> dict[str, Any]:
     """`rope_parameters` by kind of layer: layers with a window are never scaled."""
-    if full["rope_type"] == "yarn":
-        full = {key: value for key, value in full.items() if key != "attention_factor"}
-        full |= attention_factor(source, full["factor"])
+    named = source.number(ATTENTION_FACTOR, 1.0)
+    if full["rope_type"] == "yarn" and named != 1.0:
+        computed = named * (1.0 + 0.1 * math.log(full["factor"]))
+        reason = f"Ollama computes with {computed:.4f} in the layers that see everything; the model was made with this"
+        source.ledger.add(ATTENTION_FACTOR, Status.APPROXIMATE, named, f'"attention_factor": {named:g}', reason)
+        full = full | {"attention_factor": named}
     return {
         "full_attention": full,
         "sliding_attention": {
@@ -39,18 +42,6 @@ def by_layer_type(source: Source, full: dict[str, Any]) -> dict[str, Any]:
             "rope_theta": source.number("rope.freq_base_swa", full["rope_theta"]),
         },
     }
-
-
-def attention_factor(source: Source, factor: float) -> dict[str, float]:
-    """The factor the model was made with; nothing when it is YaRN's own, 1 + 0.1 ln(factor), or the file names none."""
-    multiplier = source.number(ATTENTION_FACTOR, 1.0)
-    usual = 1.0 + 0.1 * math.log(factor)
-    value = multiplier if multiplier != 1.0 else source.number("rope.scaling.yarn_attn_factor", usual)
-    computed = multiplier * usual
-    if not math.isclose(value, computed, rel_tol=1e-4):
-        reason = f"Ollama computes with {computed:.4f} in the layers that see everything; the model was made with this"
-        source.ledger.add(ATTENTION_FACTOR, Status.APPROXIMATE, multiplier, f'"attention_factor": {value}', reason)
-    return {} if math.isclose(value, usual, rel_tol=1e-6) else {"attention_factor": value}
 
 
 ARCHITECTURE = replace(

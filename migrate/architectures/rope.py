@@ -64,11 +64,25 @@ def _yarn(source: Source, factor: float, original: int) -> dict[str, Any]:
     for key, name in (("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")):
         if (value := source.number(f"rope.scaling.{key}", 0.0)) > 0.0:
             parameters[name] = value
-    attention_factor = source.number("rope.scaling.attn_factor", 1.0)
-    if attention_factor != 1.0:
-        # llama.cpp multiplies its own 1 + 0.1 ln(factor) with this; transformers' attention_factor replaces it.
-        parameters["attention_factor"] = shortest_float(attention_factor * (1.0 + 0.1 * math.log(factor)))
-    return parameters
+    return parameters | _attention_factor(source, factor)
+
+
+def _attention_factor(source: Source, factor: float) -> dict[str, float]:
+    """YaRN's attention factor, where the file names one; without it, it is 1 + 0.1 ln(factor) everywhere.
+
+    llama.cpp multiplies that number with `attn_factor`; transformers' replaces it. `yarn_attn_factor` is transformers',
+    written by llama.cpp's converter and read by nobody there.
+    """
+    usual = 1.0 + 0.1 * math.log(factor)
+    if (multiplier := source.number("rope.scaling.attn_factor", 1.0)) != 1.0:
+        return {"attention_factor": shortest_float(multiplier * usual)}
+    key = "rope.scaling.yarn_attn_factor"
+    if not (trained := source.number(key, 0.0)):
+        return {}
+    if not math.isclose(trained, usual, rel_tol=1e-4):
+        reason = f"the model was made with this; llama.cpp does not read it and computes with {usual:.4f}"
+        source.ledger.add(key, Status.APPROXIMATE, trained, f'"attention_factor": {trained:g}', reason)
+    return {"attention_factor": trained}
 
 
 def recover_llama3(ratios: Sequence[float], theta: float, head_dim: int) -> dict[str, float | int] | None:
@@ -108,7 +122,7 @@ def _llama3_candidates(
     ratios: Sequence[float], wavelengths: Sequence[float], factor: float
 ) -> Iterator[tuple[int, float]]:
     """Pairs (original context, high_freq_factor) worth trying, the usual ones first."""
-    usual = [8192, *(1 << exponent for exponent in range(6, 21))]
+    usual = [8192, *(1 << exponent for exponent in range(4, 21))]
     yield from ((original, 4.0) for original in usual)
     # In the interpolated stretch, smooth = slope / wavelength - offset, so two points give both; low_freq_factor is 1.
     between = [
@@ -123,5 +137,18 @@ def _llama3_candidates(
         if offset > 0.0:
             high = float(f"{1.0 + 1.0 / offset:.4g}")
             exact = slope * (high - 1.0)
-            rounded = {round(exact / 100) * 100, round(exact)}
-            yield from ((original, high) for original in sorted(rounded) if original > 0)
+            yield from ((original, high) for original in _rounded(exact))
+        return
+    # With fewer points several pairs give the same ratios, and any of them is the same model.
+    for high in (4.0, 8.0, 6.0, 3.0, 2.0, 1.5, 1.1):
+        if between:
+            ((x, y),) = between
+            yield from ((original, high) for original in _rounded((1.0 + y * (high - 1.0)) / x))
+        else:
+            first = next((w for w, ratio in zip(wavelengths, ratios, strict=True) if ratio > 1.0), wavelengths[-1])
+            yield max(int(first), 1), high
+
+
+def _rounded(original: float) -> list[int]:
+    """Whole numbers the length of a context may be, when it comes out as `original`."""
+    return sorted({number for number in (round(original / 100) * 100, round(original)) if number > 0})

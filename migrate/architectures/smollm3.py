@@ -13,7 +13,7 @@ _INTERVAL = 4
 
 
 def config(source: Source) -> Config:
-    result = decoder_config(source, head_dim_key=False)
+    result = decoder_config(source, head_dim_key=None)
     head_dim = head_size(source, result["hidden_size"], result["num_attention_heads"])
     check_rotated_whole(source, head_dim)
     layers = result["num_hidden_layers"]

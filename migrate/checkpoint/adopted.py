@@ -64,7 +64,7 @@ def check_same_vocabulary(tokenizer: Tokenizer, header: GGUFHeader, name: str) -
         special = vocabulary.types[i] in (CONTROL, UNKNOWN, UNUSED)
         if vocabulary.model == "wpm" and not special:
             text = text[1:] if text.startswith(_SPACE) else f"##{text}"
-        if i not in known and _is_padding(text):
+        if i not in known and is_padding(text):
             continue
         if known.get(i) != text:
             raise Refused(
@@ -84,7 +84,7 @@ def adds_bos(tokenizer: Tokenizer, header: GGUFHeader) -> bool:
     return bool(ids) and ids[0] == header.get("tokenizer.ggml.bos_token_id")
 
 
-def _is_padding(text: str) -> bool:
+def is_padding(text: str) -> bool:
     return bool(re.fullmatch(r"\[(PAD|EMPTY_|DOUBLE_|unused)\d*\]|<\|?(unused|reserved|dummy|extra)[\w|]*>", text))
 
 

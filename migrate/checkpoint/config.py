@@ -12,8 +12,8 @@ from migrate.gguf.vocab import Vocabulary
 def model_config(layout: ModelLayout, vocabulary: Vocabulary, dtype: DType) -> dict[str, Any]:
     """The whole `config.json`, keys sorted.
 
-    `rope_parameters` is how transformers 5 writes rotary settings; `rope_theta` and `rope_scaling` repeat them for
-    version 4, which knows nothing else.
+    `rope_parameters` is how transformers 5 writes rotary settings; `rope_theta`, `rope_scaling` and
+    `partial_rotary_factor` repeat them for version 4, which knows nothing else.
     """
     config: dict[str, Any] = {
         **layout.config,
@@ -36,4 +36,5 @@ def _legacy_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
     legacy: dict[str, Any] = {"rope_theta": parameters["rope_theta"]}
     if parameters["rope_type"] != "default":
         legacy["rope_scaling"] = {key: value for key, value in parameters.items() if key != "rope_theta"}
-    return legacy
+    part = parameters.get("partial_rotary_factor", 1.0)
+    return legacy if part == 1.0 else legacy | {"partial_rotary_factor": part}

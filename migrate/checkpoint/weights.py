@@ -20,10 +20,10 @@ import numpy as np
 from migrate.architectures.tensors import MappedTensor, Piece
 from migrate.checkpoint.writer import CheckpointWriter, OutputTensor
 from migrate.errors import GGUFError
-from migrate.gguf.dequantize import Bytes, NonFiniteError, Workspace
+from migrate.gguf.dequantize import Bytes, NonFiniteError, Workspace, convert
 from migrate.gguf.header import GGUFHeader, TensorInfo
 from migrate.gguf.tensors import TensorReader, stored_bytes
-from migrate.gguf.types import GGMLType
+from migrate.gguf.types import DType, GGMLType
 
 STRETCH = 1 << 20
 """Weights a thread takes at a time."""
@@ -179,9 +179,9 @@ class _Worker:
 
     def __call__(self, job: _Job) -> int:
         """Bytes written."""
-        stretch = self._read(job)
         written = 0
         try:
+            stretch = self._read(job)
             for name, at, data in job.encoding.encode(job.tensor, stretch, self.scratch):
                 self.writer.write(name, at, data)
                 written += data.nbytes
@@ -198,12 +198,26 @@ class _Worker:
         raw = self.scratch.bytes("raw", rows * size * len(sources))
         if len(sources) == 1:
             raw = self._rows(job, sources[0], raw)
+        elif any(source.type is not sources[0].type for source in sources):
+            return self._read_mixed(job)
         else:
             turns = raw.reshape(rows, len(sources), size)
             for index, source in enumerate(sources):
                 part = self._rows(job, source, self.scratch.bytes("part", rows * size))
                 turns[:, index] = part.reshape(rows, size)
         return Stretch(raw, sources[0].type, width, rows * len(sources), job.at, job.piece.transposed)
+
+    def _read_mixed(self, job: _Job) -> Stretch:
+        """Sources of several types that take turns: as float32, which holds all of their weights."""
+        sources, width, rows = job.piece.sources, job.width, job.end - job.begin
+        raw = self.scratch.bytes("mixed", rows * len(sources) * width * 4)
+        turns = raw.reshape(rows, len(sources), width * 4)
+        for index, source in enumerate(sources):
+            part = self._rows(job, source, self.scratch.bytes("part", rows * stored_bytes(source, width)))
+            floats = self.scratch.bytes("floats", rows * width * 4)
+            convert(part, source.type, floats, DType.FLOAT32, self.scratch.workspace)
+            turns[:, index] = floats.reshape(rows, width * 4)
+        return Stretch(raw, GGMLType.F32, width, rows * len(sources), job.at, job.piece.transposed)
 
     def _rows(self, job: _Job, source: TensorInfo, buffer: Bytes) -> Bytes:
         rows = job.piece.rows[job.begin : job.end]

@@ -140,6 +140,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     parsers = map_parsers(model, path, ledger, ParserChoice(choices.tool_call_parser, choices.reasoning_parser))
     arguments = [
         *_arguments(choices, dtype, names, adapter, max_model_len, context_origin, jinja is not None, defaults),
+        *_own_code(layout),
         *parsers.arguments,
     ]
     _rest(model, ledger)
@@ -367,6 +368,14 @@ def _arguments(
         what = " and ".join(f"PARAMETER {key}" for key in defaults)
         arguments.append(Argument("middleware", [MIDDLEWARE], f"{what}: migrate_defaults.py, needs PYTHONPATH=."))
     return arguments
+
+
+def _own_code(layout: ModelLayout | None) -> list[Argument]:
+    """What lets vLLM read a config.json that transformers has no class for."""
+    if layout is None or "auto_map" not in layout.config:
+        return []
+    origin = "config.json needs the class in model/configuration_*.py, which migrate wrote"
+    return [Argument("trust-remote-code", True, origin)]
 
 
 def _context_length(model: OllamaModel) -> int:

@@ -195,8 +195,13 @@ def map_given_tokenizer(model: OllamaModel, given: str, ledger: Ledger) -> bool:
 
 def _map_original_tokenizer(checkpoint: Checkpoint, ledger: Ledger) -> None:
     names = [name for name in ("tokenizer.json", "tokenizer.model") if name in checkpoint.files]
-    if names:
+    if "tokenizer.json" in names:
         ledger.add("tokenizer", Status.EXACT, ", ".join(names), "the same files", "the checkpoint's own tokenizer")
+        return
+    if names:
+        ledger.add("tokenizer", Status.APPROXIMATE, names[0], "the same file",
+                   "transformers makes a tokenizer of it, which may begin texts otherwise than Ollama does",
+                   "save a tokenizer.json beside it and compare with `migrate parity`")  # fmt: skip
         return
     ledger.add("tokenizer", Status.REFUSED, "", "", "the checkpoint has neither tokenizer.json nor tokenizer.model",
                "Give the original tokenizer with --tokenizer DIR.")  # fmt: skip

@@ -51,7 +51,9 @@ IGNORED = frozenset(
 FOR_VLLM = frozenset(
     [
         *("moe_layer_freq", "scoring_func", "topk_method", "tie_word_embeddings", "rope_parameters"),
-        *("layer_norm_epsilon", "n_embd", "n_head", "n_inner", "n_layer"),
+        *("layer_norm_epsilon", "n_embd", "n_head", "n_inner", "n_layer", "block_dim", "conv_dim"),
+        "llama_4_scaling",
+        "partial_rotary_factor",  # of phi3, which has it in rope_parameters
     ]
 )
 """What an original may leave to its class, or call otherwise, and vLLM wants to be told."""

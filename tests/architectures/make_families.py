@@ -274,6 +274,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "intermediate_size": ABSENT,
         "max_position_embeddings": 2048,
     },
+    "falcon-11b": {
+        "model_type": "falcon",
+        "num_kv_heads": 2,
+        "new_decoder_architecture": True,
+        "num_ln_in_parallel_attn": 1,
+        "bias": False,
+        "parallel_attn": True,
+        "alibi": False,
+        "intermediate_size": ABSENT,
+        "max_position_embeddings": 2048,
+    },
     "glm4": {"model_type": "glm4", "head_dim": 32, "rope_parameters": rope(10000.0, partial_rotary_factor=0.5)},
     "exaone4": {
         "model_type": "exaone4",

@@ -41,6 +41,14 @@ def test_the_shared_models_come_back(shared: Path, tmp_path: Path, name: str) ->
     assert families.differing_config(family, tmp_path) == []
 
 
+def test_lfm2_says_what_vllm_reads() -> None:
+    """vLLM's class takes two widths from the config that the class in transformers does not have."""
+    layout = architectures.read(read_header(families.load("lfm2").gguf))
+    assert {key: layout.config[key] for key in ("hidden_size", "block_dim", "conv_dim")} == dict.fromkeys(
+        ("hidden_size", "block_dim", "conv_dim"), 64
+    )
+
+
 def test_every_module_has_a_fixture() -> None:
     """Whoever adds an architecture makes a tiny model of it (make_families.py)."""
     made = {name.partition("-")[0] for name in families.names()}

@@ -237,6 +237,17 @@ DEFAULTS: dict[str, tuple[str, dict[str, Any], Shapes, Expected]] = {
     ),
     "biases of q, k and v": ("stablelm", {}, QKV_BIASES, {"use_qkv_bias": True}),
     "an own output matrix": ("starcoder2", {}, OUTPUT, {"tie_word_embeddings": False}),
+    "heads of a size of their own": (
+        "command-r",
+        {"attention.key_length": 16, "attention.value_length": 16, "rope.dimension_count": 16},
+        {
+            "blk.attn_q.weight": (2 * HIDDEN, HIDDEN),
+            "blk.attn_k.weight": (KV_HEADS * 16, HIDDEN),
+            "blk.attn_v.weight": (KV_HEADS * 16, HIDDEN),
+            "blk.attn_output.weight": (HIDDEN, 2 * HIDDEN),
+        },
+        {"head_dim": 16, "num_attention_heads": HEADS},
+    ),
     "Command R+": (
         "command-r",
         {},
@@ -356,9 +367,10 @@ def test_attention_factor_of_olmo3(tmp_path: Path, name: str, keys: dict[str, An
     rope = layout.config["rope_parameters"]
     assert rope["sliding_attention"] == {"rope_type": "default", "rope_theta": 500000.0}
     assert rope["full_attention"].get("attention_factor", USUAL) == pytest.approx(factor)
+    assert ("attention_factor" in rope["full_attention"]) == bool(keys), "a config that names it gets it back"
     assert rope["full_attention"]["original_max_position_embeddings"] == 64
     told = [f.item for f in layout.findings if f.status is Status.APPROXIMATE]
-    assert told == ([] if same else ["rope.scaling.attn_factor"])
+    assert told == ([] if same else list(keys))
 
 
 def test_granite_with_a_shared_expert(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from migrate.architectures import for_header
 from migrate.architectures.rope import recover_llama3
 from migrate.errors import Refused
+from migrate.findings import Status
 from tests.architectures.tiny import tiny_llama
 
 
@@ -66,6 +67,26 @@ def test_unusual_parameters_come_back_as_equals(
 
 FIELDS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
+
+@settings(deadline=None)
+@given(
+    dim=st.sampled_from([8, 16, 24, 32]),
+    factor=st.sampled_from([1.5, 3.0, 8.0, 32.0]),
+    high=st.sampled_from([2.0, 4.0, 6.0]),
+    original=st.integers(20, 40000),
+    theta=st.sampled_from([10000.0, 25000.0, 500000.0, 1e6]),
+)
+def test_small_heads_have_few_ratios_to_go_by(
+    dim: int, factor: float, high: float, original: int, theta: float
+) -> None:
+    ratios = forward(theta, dim, factor, 1.0, high, original)
+    if max(ratios) == factor:
+        found = recover_llama3(ratios, theta, dim)
+        assert found is not None
+        again = forward(theta, dim, *(found[key] for key in FIELDS))  # type: ignore[arg-type]
+        np.testing.assert_allclose(again, ratios, rtol=2e-4)
+
+
 NOT_LLAMA3: list[Sequence[float]] = [
     [1.0, 2.0, 3.0, 4.0],
     [4.0, 1.0, 1.0, 1.0],
@@ -116,6 +137,30 @@ SCALINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
     ),
 ]
+
+
+YARN = {
+    "llama.rope.scaling.type": "yarn",
+    "llama.rope.scaling.factor": 8.0,
+    "llama.rope.scaling.original_context_length": 64,
+}
+USUAL = 1.0 + 0.1 * math.log(8.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "factor", "differs"),
+    [
+        ("yarn_attn_factor", USUAL, USUAL, False),
+        ("yarn_attn_factor", 1.3, 1.3, True),  # what the model was made with; llama.cpp does not read it
+        ("attn_factor", 1.5, 1.5 * USUAL, False),  # what llama.cpp multiplies with
+    ],
+)
+def test_attention_factor_of_yarn(tmp_path: Path, key: str, value: float, factor: float, differs: bool) -> None:
+    header = tiny_llama(tmp_path, YARN | {f"llama.rope.scaling.{key}": value}, {}, {})
+    layout = for_header(header).read(header)
+    assert layout.config["rope_parameters"]["attention_factor"] == pytest.approx(factor, rel=1e-6)
+    told = [f.item for f in layout.findings if f.status in (Status.APPROXIMATE, Status.DROPPED)]
+    assert told == (["rope.scaling.yarn_attn_factor"] if differs else [])
 
 
 @pytest.mark.parametrize(("metadata", "expected"), SCALINGS)

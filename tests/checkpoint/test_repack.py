@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from migrate import architectures
+from migrate.checkpoint.convert import Way as AnyWay
+from migrate.checkpoint.convert import convert_weights
 from migrate.checkpoint.packing import PackQuantized, module_name
 from migrate.checkpoint.repack import Way, plan_repack
+from migrate.checkpoint.verify import verify_weights
 from migrate.checkpoint.verify_packed import verify_assignments
 from migrate.errors import BadInput, GGUFError, Refused, UsageError
 from migrate.findings import Status
@@ -199,6 +202,23 @@ def test_gpt_oss_keeps_its_experts(tmp_path: Path) -> None:
     assert found.config["quantization_config"]["quant_method"] == "mxfp4"
     with pytest.raises(Refused, match="bfloat16"):
         plan_repack(architectures.read(found.header), way="repack", dtype=DType.FLOAT16)
+
+
+@pytest.mark.parametrize("way", ["dense", "repack", "requantize"])
+def test_rows_of_two_types_take_turns(way: AnyWay, tmp_path: Path) -> None:
+    """gpt-oss keeps gate and up in one tensor; a mixture may store one with more bits than the other."""
+    types = {"gate": GGMLType.Q8_0, "up": GGMLType.Q4_0, "down": GGMLType.Q5_1}
+
+    def kinds(name: str) -> GGMLType | None:
+        expert = re.search(r"ffn_(\w+)_exps\.weight", name)
+        return types[expert[1]] if expert else None
+
+    gguf = write_quantized(families.ROOT / "gpt_oss" / "model.gguf", tmp_path / "model.gguf", kinds)
+    (tmp_path / "out").mkdir()
+    header = read_header(gguf)
+    convert_weights(header, tmp_path / "out", way=way, durable=False)
+    layout = architectures.read(header)
+    assert verify_weights(header, layout, tmp_path / "out") == len(layout.tensors)
 
 
 @pytest.mark.parametrize(

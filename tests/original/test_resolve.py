@@ -214,3 +214,13 @@ def test_a_download_that_breaks_leaves_no_bundle(
     code, _ = run("convert", gguf, "--weights", "original", "--hf-repo", "acme/tinychat", "-o", str(out))
     assert code in (2, 4)
     assert not out.exists()
+
+
+def test_an_original_without_tokenizer_json_is_not_served(shared: Path, tmp_path: Path) -> None:
+    """What transformers makes of its tokenizer.model begins texts otherwise than Ollama did."""
+    mistral = shared / "models" / "mistral"
+    options = ["-o", str(tmp_path / "out"), "--weights", "original", "--hf-path", str(mistral / "hf")]
+    code, text = run("convert", str(mistral / "gguf" / "model-bf16.gguf"), *options)
+    assert code == 3
+    assert "no tokenizer.json" in text
+    assert not (tmp_path / "out").exists()

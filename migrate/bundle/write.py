@@ -86,6 +86,10 @@ def _write_into(root: Path, migration: Migration, progress: Progress | None) -> 
 
         copy_checkpoint(migration.model.checkpoint, model_dir, progress=progress)
         weights_findings: Sequence[Finding] = ()
+        if not (model_dir / "tokenizer.json").exists() and header.get("tokenizer.ggml.tokens"):
+            from migrate.checkpoint.tokenizer import write_tokenizer
+
+            _, weights_findings = write_tokenizer(header, model_dir)
     else:
         weights_findings = _convert(migration, header, model_dir, progress)
     findings = list(dict.fromkeys([*migration.ledger, *weights_findings, *_write_adapter(root, migration)]))

@@ -157,7 +157,8 @@ def _is_exact(kinds: set[str], dtype: str) -> bool:
 def map_tokenizer(model: OllamaModel, ledger: Ledger) -> Vocabulary | None:
     if model.gguf is None:
         return None
-    if model.checkpoint is not None:
+    has_vocabulary = bool(model.gguf.get("tokenizer.ggml.tokens"))
+    if model.checkpoint is not None and ("tokenizer.json" in model.checkpoint.files or not has_vocabulary):
         _map_original_tokenizer(model.checkpoint, ledger)
         return None
     try:

@@ -12,7 +12,6 @@ from migrate import architectures
 from migrate.errors import EngineError, MigrateError, MissingExtra, Refused, UsageError
 from migrate.ollama.checkpoint import Checkpoint, StoredTensor, read_directory
 from migrate.ollama.model import OllamaModel
-from migrate.original import vocabulary
 from migrate.original.candidates import Candidate, candidates
 from migrate.original.prove import Progress, Proof, Verdict, prove
 from migrate.original.repository import Directory, Repository, parse, read_json, read_tensors
@@ -126,12 +125,6 @@ def with_original(model: OllamaModel, proof: Proof, hf_path: Path | None, *, fet
     if architectures.read(model.gguf).architecture.pooling:
         raise Refused("--weights original is not for embedding models", hint="--weights dense keeps every digit.")
     repository = repository_of(proof, hf_path)
-    if vocabulary.FILE not in repository.sizes:
-        raise Refused(
-            f"{repository.name} has no {vocabulary.FILE}: what transformers makes of its {vocabulary.PIECES_FILE} "
-            "begins texts otherwise than Ollama, so ids would differ",
-            hint="Without --weights original the bundle gets a tokenizer made of the GGUF's vocabulary.",
-        )
     if fetch:
         return replace(model, checkpoint=read_directory(repository.fetched(), links=True)[0])
     tensors = {

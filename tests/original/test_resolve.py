@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from migrate.checkpoint.tokenizer import write_tokenizer
 from migrate.cli.app import app
 from migrate.errors import MigrateError
+from migrate.gguf.header import read_header
 from tests.architectures import families
 from tests.original.hub import SHA, Hub, serving
 from tests.original.test_prove import changed, lora
@@ -216,11 +218,18 @@ def test_a_download_that_breaks_leaves_no_bundle(
     assert not out.exists()
 
 
-def test_an_original_without_tokenizer_json_is_not_served(shared: Path, tmp_path: Path) -> None:
+def test_an_original_without_tokenizer_json_gets_one_of_the_gguf(shared: Path, tmp_path: Path) -> None:
     """What transformers makes of its tokenizer.model begins texts otherwise than Ollama did."""
     mistral = shared / "models" / "mistral"
-    options = ["-o", str(tmp_path / "out"), "--weights", "original", "--hf-path", str(mistral / "hf")]
+    out = tmp_path / "out"
+    options = ["-o", str(out), "--weights", "original", "--hf-path", str(mistral / "hf")]
     code, text = run("convert", str(mistral / "gguf" / "model-bf16.gguf"), *options)
-    assert code == 3
-    assert "no tokenizer.json" in text
-    assert not (tmp_path / "out").exists()
+    assert code == 0, text
+    assert not (mistral / "hf" / "tokenizer.json").exists()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    write_tokenizer(read_header(mistral / "gguf" / "model-bf16.gguf"), alone)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (out / "model" / name).read_bytes() == (alone / name).read_bytes()
+    finding = next(f for f in json.loads((out / "migration.json").read_text())["findings"] if f["item"] == "tokenizer")
+    assert (finding["status"], finding["target"]) == ("exact", "tokenizer.json")

@@ -35,10 +35,13 @@ def command(
 
     model = _load(ref, models_dir, host)
     result = inspection(plan(model, choices(client=client, ollama_version=ollama_version, host_url=host, name=ref)))
+    result["diagnosis"] = _diagnosis(host, {model.name: result["kv_bytes_per_token"]}) if host else None
     if as_json:
         print_json(result)
         return
     _show(result)
+    if result["diagnosis"]:
+        _show_diagnosis(result["diagnosis"])
     if result["movable"]:
         where = f" --models-dir {models_dir}" if models_dir else ""
         hint(f"migrate convert {ref}{where} -o out/")
@@ -64,9 +67,10 @@ def _loaded_context(host: str, name: str) -> int | None:
     from migrate.ollama.names import ModelName
 
     wanted = ModelName.parse(name)
-    for row in OllamaAPI(host).ps():
-        if ModelName.parse(row["name"]) == wanted and row.get("context_length"):
-            return int(row["context_length"])
+    with OllamaAPI(host) as api:
+        for row in api.ps():
+            if ModelName.parse(row["name"]) == wanted and row.get("context_length"):
+                return int(row["context_length"])
     return None
 
 
@@ -126,13 +130,55 @@ def _parameters(r: dict[str, Any]) -> str:
     return ", ".join(f"{p['name']} {p['value']} [{p['origin']}]" for p in own)
 
 
+# ---- the server -----------------------------------------------------------------------------------------------------
+
+
+SEVERITY_STYLE = {"problem": "bold red", "unknown": "yellow", "note": "dim", "fine": "green"}
+
+
+def _diagnosis(host: str, kv: dict[str, int | None] | None = None) -> dict[str, Any]:
+    """Why the GPU behind a running Ollama may idle, and what vLLM does there."""
+    from migrate.mapping.diagnosis import diagnosis
+    from migrate.ollama.api import OllamaAPI
+    from migrate.ollama.server_process import observe
+
+    with OllamaAPI(host) as api:
+        return diagnosis(observe(api), {name: size for name, size in (kv or {}).items() if size})
+
+
+def _show_diagnosis(found: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    out.print()
+    version = f" {found['version']}" if found["version"] else ""
+    out.print(Text(printable(f"Ollama{version} at {found['server']}, as it runs"), style="bold"))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1, overflow="fold")
+    for symptom in found["symptoms"]:
+        text = Text(printable(symptom["evidence"]))
+        if symptom["meaning"]:
+            text.append(f"\n{printable(symptom['meaning'])}", style="dim")
+        if symptom["severity"] != "fine":
+            text.append(f"\nvLLM {printable(symptom['vllm'])}")
+        severity = Text(symptom["severity"], style=SEVERITY_STYLE[symptom["severity"]])
+        table.add_row(severity, Text(symptom["topic"]), text)
+    out.print(table)
+    for note in found["notes"]:
+        out.print(Text(printable(f"not read: {note}"), style="dim"))
+
+
 # ---- the store ------------------------------------------------------------------------------------------------------
 
 
 def _list(models_dir: Path | None, host: str | None, as_json: bool) -> None:
     rows = _remote_rows(host) if host else _store_rows(models_dir)
+    found = _diagnosis(host) if host else None
     if as_json:
-        print_json({"schema_version": 1, "models": rows})
+        print_json({"schema_version": 1, "models": rows, "diagnosis": found})
         return
     if not rows:
         say("the store is empty")
@@ -155,6 +201,8 @@ def _list(models_dir: Path | None, host: str | None, as_json: bool) -> None:
             moves,
         )
     console().print(table)
+    if found:
+        _show_diagnosis(found)
     hint("migrate inspect MODEL")
 
 
@@ -168,8 +216,8 @@ def _store_rows(models_dir: Path | None) -> list[dict[str, Any]]:
 def _remote_rows(host: str) -> list[dict[str, Any]]:
     from migrate.ollama.api import OllamaAPI
 
-    api = OllamaAPI(host)
-    return [_row(entry.name.short, partial(api.load_model, str(entry.name))) for entry in api.list()]
+    with OllamaAPI(host) as api:
+        return [_row(entry.name.short, partial(api.load_model, str(entry.name))) for entry in api.list()]
 
 
 def _row(name: str, load: Any) -> dict[str, Any]:

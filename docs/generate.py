@@ -21,6 +21,8 @@ VERBS = (
     "parity record",
     "parity throughput",
     "parity show",
+    "plan",
+    "deploy",
     "demo",
 )
 HERE = Path(__file__).parent

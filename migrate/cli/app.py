@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from migrate import __version__
-from migrate.cli import convert, demo, inspect, parity, resolve, template
+from migrate.cli import convert, demo, deploy, inspect, parity, plan, resolve, template
 from migrate.cli.output import report_error
 from migrate.errors import Interrupted, MigrateError, Unexpected
 
@@ -52,6 +52,8 @@ app.command("inspect", short_help="What a model is, and what of it moves.")(insp
 app.command("convert", short_help="Write a bundle that vLLM serves.")(convert.command)
 app.command("resolve", short_help="Which checkpoint it was made from, proved by its weights.")(resolve.command)
 app.command("template", short_help="The chat template as Jinja.")(template.command)
+app.command("plan", short_help="Will it fit, how many, which GPU, what does it cost.")(plan.command)
+app.command("deploy", short_help="Files that start a bundle: Compose, systemd, Kubernetes.")(deploy.command)
 app.add_typer(parity.app, name="parity", short_help="Does it answer the same? Compares two servers.")
 app.command("demo", short_help="All of it on a small real model.")(demo.command)
 

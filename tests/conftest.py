@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no defect
+settings.load_profile("no deadline")
 
 REPO = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("MIGRATE_SHARED", REPO.parent / "shared")).resolve()

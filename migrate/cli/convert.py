@@ -64,6 +64,12 @@ def command(
     ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port in serve.yaml.")] = 8000,
     bind: Annotated[str, typer.Option("--bind", metavar="HOST", help="Address in serve.yaml.")] = "127.0.0.1",
+    deploy: Annotated[
+        str | None,
+        typer.Option(
+            "--deploy", metavar="TARGET,...", help="Files that start it, too (`migrate deploy` has more options)."
+        ),
+    ] = None,
     vllm_version: Annotated[
         str, typer.Option("--vllm-version", metavar="VERSION", help="Release to write for.")
     ] = "0.32.0",
@@ -92,6 +98,7 @@ def command(
         raise UsageError("--weights original brings its own tokenizer: --tokenizer has no place")
     if output is None and not dry_run:
         raise UsageError("no output directory given", hint="pass -o DIR, or --dry-run to only look")
+    targets = _targets(deploy)
     if output is not None:
         write.check_output(output, force=force)
     model, proof = _load(ref, models_dir, host), None
@@ -129,14 +136,33 @@ def command(
     with byte_progress("weights") as progress:
         written = write.write(migration, output, force=force, progress=progress)
     seconds = time.perf_counter() - started
+    for path in _deploy(output, targets):
+        say(f"written: {path}")
     if as_json:
         print_json(written.manifest.model_dump(mode="json") | {"path": str(output)})
         return
     _summary(written, migration, seconds)
-    if migration.pooling:
-        hint(f"{output}/serve.sh")
-        return
     hint(f"{output}/serve.sh, then: migrate parity {output} --source URL --target http://127.0.0.1:{port}")
+
+
+def _targets(names: str | None) -> list[str]:
+    """Raises UsageError for a target that there is not, before anything is converted."""
+    from migrate.bundle.deploy import TARGETS
+    from migrate.errors import UsageError
+
+    wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
+    for name in wanted:
+        if name not in TARGETS:
+            raise UsageError(f"--deploy {name}: no such target", hint=f"known: {', '.join(TARGETS)}")
+    return wanted
+
+
+def _deploy(bundle: Path, targets: list[str]) -> list[Path]:
+    from migrate.bundle import deploy
+
+    if not targets:
+        return []
+    return deploy.write(deploy.read(bundle), bundle / deploy.DIRECTORY, targets)
 
 
 def _original(model: Any, hf_repo: str | None, hf_path: Path | None, *, fetch: bool) -> tuple[Any, Any]:

@@ -25,6 +25,16 @@ def test_help_and_version(run: Run) -> None:
     assert run("--version").out.startswith("migrate ")
 
 
+def test_convert_with_the_files_that_start_it(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("convert", "support-bot", "--models-dir", STORE, "-o", out)
+    wrong = run(*arguments, "--deploy", "compose,floppy")
+    assert (wrong.code, "--deploy floppy: no such target" in wrong.err, out.exists()) == (2, True, False)
+    assert run(*arguments, "--deploy", "compose,systemd").code == 0
+    assert (out / "deploy" / "compose.yaml").is_file()
+    assert "deploy/compose.yaml" not in (out / "migration.json").read_text(), "the bundle is what its digests say"
+
+
 def test_list_of_the_store(run: Run) -> None:
     result = run("inspect", "--models-dir", STORE)
     assert result.code == 0

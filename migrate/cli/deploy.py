@@ -19,7 +19,8 @@ def command(
         typer.Option(
             "--for",
             metavar="TARGET,...",
-            help="nginx,compose,systemd,kubernetes,monitoring (the default), quadlet, production-stack, kserve, ray, skypilot.",
+            help="nginx,compose,systemd,kubernetes,monitoring (the default), quadlet, production-stack, kserve, ray, "
+            "skypilot.",
         ),
     ] = None,
     output: Annotated[

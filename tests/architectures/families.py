@@ -43,6 +43,7 @@ IGNORED = frozenset(
             "n_positions",
             "rotary_pct",
             "attn_implementation",
+            "full_attention_interval",  # layer_types says it
         ),
         *("is_decoder", "add_cross_attention", "position_embedding_type"),
     ]

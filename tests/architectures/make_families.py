@@ -32,6 +32,8 @@ BASE: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": None,
 }
+TWO_HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
+"""Heads of 32, the smallest that vLLM's kernels for the CPU know, for classes that take them from the width."""
 
 
 def rope(theta: float, **more: Any) -> dict[str, Any]:
@@ -86,12 +88,25 @@ MLA = {
     "moe_intermediate_size": 32,
     "first_k_dense_replace": 1,
 }
+LATENT = MLA | {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "kv_lora_rank": 512,
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 32,
+    "v_head_dim": 32,
+    "n_routed_experts": 4,
+    "first_k_dense_replace": 0,
+}
+"""Latent attention of the one size that vLLM's kernels for the CPU know, DeepSeek's own. One layer, to be small."""
 DEEPSEEK_YARN = YARN | {"mscale": 0.707, "mscale_all_dim": 0.707}
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
-    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
-    "long_factor": [1.0, 2.0, 4.0, 8.0, 12.0, 16.5],
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.1],
+    "long_factor": [1.0, 2.0, 4.0, 8.0, 12.0, 16.5, 20.0, 24.0, 28.0, 32.0, 36.0, 40.5],
     "partial_rotary_factor": 0.75,
     "original_max_position_embeddings": 128,
 }
@@ -104,14 +119,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "attention_bias": True,
         "mlp_bias": True,
     },
-    "llama-yarn": {"model_type": "llama", "rope_parameters": YARN, "tie_word_embeddings": True},
+    "llama-yarn": {"model_type": "llama", "head_dim": 32, "rope_parameters": YARN, "tie_word_embeddings": True},
     "mixtral": {
         "model_type": "mixtral",
+        "intermediate_size": 32,
+        "head_dim": 32,
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
         "rope_parameters": rope(1e6),
     },
-    "qwen2": {"model_type": "qwen2", "rope_parameters": rope(1e6), "rms_norm_eps": 1e-6},
+    "qwen2": {"model_type": "qwen2", **TWO_HEADS, "rope_parameters": rope(1e6), "rms_norm_eps": 1e-6},
     "qwen3": {"model_type": "qwen3", "head_dim": 32, "rope_parameters": rope(1e6), "tie_word_embeddings": True},
     "qwen3_moe": {
         "model_type": "qwen3_moe",
@@ -171,7 +188,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "phi3": {
         "model_type": "phi3",
-        "head_dim": 16,
+        **TWO_HEADS,
+        "head_dim": 32,
         "rope_parameters": LONGROPE,
         "original_max_position_embeddings": 128,
         "sliding_window": None,
@@ -186,6 +204,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "granite": {
         "model_type": "granite",
+        **TWO_HEADS,
         "attention_multiplier": 0.0625,
         "embedding_multiplier": 12.0,
         "residual_multiplier": 0.22,
@@ -210,12 +229,41 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "routed_scaling_factor": 2.5,
         "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0},
     },
+    "deepseek_v2-512": {
+        "model_type": "deepseek_v2",
+        **LATENT,
+        "rope_parameters": DEEPSEEK_YARN,
+        "routed_scaling_factor": 1.5,
+    },
+    "deepseek_v3-512": {
+        "model_type": "deepseek_v3",
+        **LATENT,
+        "n_group": 2,
+        "topk_group": 1,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5,
+        "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0},
+    },
     # second ring
-    "qwen2_moe": {"model_type": "qwen2_moe", **EXPERTS, "shared_expert_intermediate_size": 48, "norm_topk_prob": False},
-    "qwen3_next": {
-        "model_type": "qwen3_next",
-        **LINEAR_ATTENTION,
+    "qwen2_moe": {
+        "model_type": "qwen2_moe",
+        **TWO_HEADS,
         **EXPERTS,
+        "shared_expert_intermediate_size": 48,
+        "norm_topk_prob": False,
+    },
+    "qwen3_next": {
+        # One layer of each kind, and the size of linear attention that vLLM's kernels for the CPU know.
+        "model_type": "qwen3_next",
+        **TWO_HEADS,
+        **LINEAR_ATTENTION,
+        "num_hidden_layers": 2,
+        "layer_types": ["linear_attention", "full_attention"],
+        "full_attention_interval": 2,
+        "linear_key_head_dim": 64,
+        "linear_value_head_dim": 64,
+        **EXPERTS,
+        "num_experts": 2,  # both asked: in bfloat16, which those kernels want, another expert may win by a hair
         "shared_expert_intermediate_size": 48,
         "norm_topk_prob": True,
         "rope_parameters": rope(1e7, partial_rotary_factor=0.25),
@@ -223,6 +271,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma": {"model_type": "gemma", "head_dim": 32, "num_key_value_heads": 1},
     "granitemoe": {
         "model_type": "granitemoe",
+        "intermediate_size": 64,
+        **TWO_HEADS,
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
         "attention_multiplier": 0.0625,
@@ -230,23 +280,26 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "residual_multiplier": 0.22,
         "logits_scaling": 6.0,
     },
-    "olmo2": {"model_type": "olmo2", "rope_parameters": rope(500000.0), "rms_norm_eps": 1e-6},
+    "olmo2": {"model_type": "olmo2", **TWO_HEADS, "rope_parameters": rope(500000.0), "rms_norm_eps": 1e-6},
     "olmo3": {
         "model_type": "olmo3",
+        **TWO_HEADS,
         "num_hidden_layers": 4,
         "sliding_window": 8,
         "rms_norm_eps": 1e-6,
         "rope_parameters": {"full_attention": YARN, "sliding_attention": rope(10000.0)},
     },
-    "starcoder2": {"model_type": "starcoder2", "norm_epsilon": 1e-5, "rope_parameters": rope(100000.0)},
+    "starcoder2": {"model_type": "starcoder2", **TWO_HEADS, "norm_epsilon": 1e-5, "rope_parameters": rope(100000.0)},
     "stablelm": {
         "model_type": "stablelm",
+        **TWO_HEADS,
         "use_qkv_bias": True,
         "rope_parameters": rope(10000.0, partial_rotary_factor=0.25),
     },
-    "cohere": {"model_type": "cohere", "logit_scale": 0.0625, "rope_parameters": rope(8000000.0)},
+    "cohere": {"model_type": "cohere", **TWO_HEADS, "logit_scale": 0.0625, "rope_parameters": rope(8000000.0)},
     "cohere2": {
         "model_type": "cohere2",
+        **TWO_HEADS,
         "num_hidden_layers": 4,
         "sliding_window": 8,
         "logit_scale": 0.25,
@@ -262,8 +315,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "intermediate_size": ABSENT,
         "max_position_embeddings": 2048,
     },
+    "falcon-40b": {
+        "model_type": "falcon",
+        "num_attention_heads": 2,
+        "num_kv_heads": 2,
+        "num_key_value_heads": 2,
+        "new_decoder_architecture": True,
+        "bias": False,
+        "parallel_attn": True,
+        "alibi": False,
+        "intermediate_size": ABSENT,
+        "max_position_embeddings": 2048,
+    },
     "falcon-7b": {
         "model_type": "falcon",
+        "num_attention_heads": 2,
         "multi_query": True,
         "num_kv_heads": 1,
         "num_key_value_heads": 1,
@@ -276,7 +342,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "falcon-11b": {
         "model_type": "falcon",
+        "num_attention_heads": 2,
         "num_kv_heads": 2,
+        "num_key_value_heads": 2,
         "new_decoder_architecture": True,
         "num_ln_in_parallel_attn": 1,
         "bias": False,
@@ -296,6 +364,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "lfm2": {
         "model_type": "lfm2",
+        **TWO_HEADS,
         "num_hidden_layers": 3,
         "layer_types": ["conv", "full_attention", "conv"],
         "conv_L_cache": 3,
@@ -310,16 +379,23 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "rope_parameters": YARN
         | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1, "rope_theta": 1e6},
     },
-    "nemotron": {"model_type": "nemotron", "head_dim": 16, "rope_parameters": rope(10000.0, partial_rotary_factor=0.5)},
+    "nemotron": {
+        "model_type": "nemotron",
+        **TWO_HEADS,
+        "head_dim": 32,
+        "rope_parameters": rope(10000.0, partial_rotary_factor=0.5),
+    },
     "smollm3": {
         "model_type": "smollm3",
+        **TWO_HEADS,
         "num_hidden_layers": 4,
         "no_rope_layers": [1, 1, 1, 0],
         "rope_parameters": rope(2000000.0),
     },
-    "bert": {"model_type": "bert", "max_position_embeddings": 48, "num_key_value_heads": ABSENT},
+    "bert": {"model_type": "bert", **TWO_HEADS, "num_key_value_heads": ABSENT, "max_position_embeddings": 48},
     "nomic_bert": {
         "model_type": "nomic_bert",
+        **TWO_HEADS,
         "max_position_embeddings": 2048,
         "pad_token_id": 0,
         "num_key_value_heads": ABSENT,
@@ -327,6 +403,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "internlm2": {
         "model_type": "internlm2",
+        "hidden_size": 128,
+        "intermediate_size": 24,
         "architectures": ["InternLM2ForCausalLM"],
         "rms_norm_eps": 1e-5,
         "rope_theta": 1000000.0,
@@ -339,20 +417,20 @@ ENCODERS = ("bert", "nomic_bert")
 ELSEWHERE: dict[str, dict[str, tuple[int, ...]]] = {
     # Families whose class is not in transformers: the tensors of their checkpoints.
     "internlm2": {
-        "model.tok_embeddings.weight": (VOCAB, 64),
-        "model.norm.weight": (64,),
-        "output.weight": (VOCAB, 64),
+        "model.tok_embeddings.weight": (VOCAB, 128),
+        "model.norm.weight": (128,),
+        "output.weight": (VOCAB, 128),
         **{
             f"model.layers.{i}.{name}.weight": shape
             for i in range(2)
             for name, shape in (
-                ("attention.wqkv", (128, 64)),
-                ("attention.wo", (64, 64)),
-                ("attention_norm", (64,)),
-                ("ffn_norm", (64,)),
-                ("feed_forward.w1", (96, 64)),
-                ("feed_forward.w2", (64, 96)),
-                ("feed_forward.w3", (96, 64)),
+                ("attention.wqkv", (256, 128)),
+                ("attention.wo", (128, 128)),
+                ("attention_norm", (128,)),
+                ("ffn_norm", (128,)),
+                ("feed_forward.w1", (24, 128)),
+                ("feed_forward.w2", (128, 24)),
+                ("feed_forward.w3", (24, 128)),
             )
         },
     },
@@ -384,7 +462,8 @@ def make(name: str, root: Path) -> None:
     import torch
 
     with tempfile.TemporaryDirectory() as scratch:
-        hf = Path(scratch)
+        hf = Path(scratch) / name  # the converter names the model after it
+        hf.mkdir()
         settings = {key: value for key, value in {**BASE, **FAMILIES[name]}.items() if value is not ABSENT}
         tensors = _remote(name, settings, hf) if name in ELSEWHERE else _by_class(name, settings, hf)
         target = root / name
@@ -394,8 +473,8 @@ def make(name: str, root: Path) -> None:
         listed = {key: (short[t.dtype], list(t.shape)) for key, t in tensors.items()}
         (target / "tensors.json").write_text(json.dumps(listed, indent=0) + "\n")
         shutil.copyfile(hf / "config.json", target / "config.json")
-        if name not in ELSEWHERE:
-            (target / "reference.json").write_text(json.dumps(_reference(name, hf)) + "\n")
+        computed = _as_llama(settings, tensors, hf / "llama") if name in ELSEWHERE else hf
+        (target / "reference.json").write_text(json.dumps(_reference(name, computed)) + "\n")
         to_gguf(hf, target / "model.gguf")
 
 
@@ -409,6 +488,38 @@ def _remote(name: str, settings: dict[str, Any], hf: Path) -> dict[str, Any]:
     save_file(tensors, hf / "model.safetensors", {"format": "pt"})
     (hf / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     return tensors
+
+
+def _as_llama(settings: dict[str, Any], tensors: dict[str, Any], out: Path) -> Path:
+    """An InternLM2 in the words of a llama, which computes the same: q, k and v of every kv group taken apart."""
+    from safetensors.torch import save_file
+
+    heads, groups, hidden = (settings[k] for k in ("num_attention_heads", "num_key_value_heads", "hidden_size"))
+    words = {
+        "tok_embeddings": "embed_tokens",
+        "attention.wo": "self_attn.o_proj",
+        "attention_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+        "feed_forward.w1": "mlp.gate_proj",
+        "feed_forward.w2": "mlp.down_proj",
+        "feed_forward.w3": "mlp.up_proj",
+    }
+    renamed = {}
+    for name, tensor in tensors.items():
+        if "wqkv" in name:
+            grouped = tensor.view(groups, heads // groups + 2, hidden // heads, hidden)
+            for part, rows in (("q", grouped[:, :-2]), ("k", grouped[:, -2]), ("v", grouped[:, -1])):
+                renamed[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = rows.reshape(-1, hidden).clone()
+        else:
+            new = "lm_head.weight" if name == "output.weight" else name
+            for old, word in words.items():
+                new = new.replace(old, word)
+            renamed[new] = tensor
+    out.mkdir()
+    save_file(renamed, out / "model.safetensors", {"format": "pt"})
+    config = settings | {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (out / "config.json").write_text(json.dumps(config) + "\n")
+    return out
 
 
 def _by_class(name: str, settings: dict[str, Any], hf: Path) -> dict[str, Any]:
@@ -430,16 +541,23 @@ def _by_class(name: str, settings: dict[str, Any], hf: Path) -> dict[str, Any]:
     return tensors
 
 
+TOKENS = {"ministral3": 100}
+"""How long the text is, where 24 tokens would not show all: queries are scaled from position 64 on."""
+
+
 def _reference(name: str, hf: Path) -> dict[str, Any]:
     """What transformers computes: the likeliest five next tokens at every position, or the first hidden values."""
     import torch
     from transformers import AutoModel, AutoModelForCausalLM
 
     kind: Any = AutoModel if name in ENCODERS else AutoModelForCausalLM
-    model, loading = kind.from_pretrained(hf, dtype=torch.float32, output_loading_info=True)
+    # PyTorch's own attention would leave out what caps the scores of a Gemma 2.
+    model, loading = kind.from_pretrained(
+        hf, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
     odd = {key: value for key, value in loading.items() if value and not all("pooler" in str(v) for v in value)}
     assert not odd, f"not what the class loads: {odd}"
-    ids = [1, *((7 * i * i + 3 * i + 5) % (VOCAB - 5) + 3 for i in range(23))]
+    ids = [1, *((7 * i * i + 3 * i + 5) % (VOCAB - 5) + 3 for i in range(TOKENS.get(name, 24) - 1))]
     with torch.inference_mode():
         if name in ENCODERS:
             hidden = model(torch.tensor([ids])).last_hidden_state[0, :, :5]

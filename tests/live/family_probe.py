@@ -1,7 +1,8 @@
 """Runs in the engines' Python: what transformers or vLLM compute with converted checkpoints.
 
-Standard input: {"engine": "transformers" | "vllm", "models": [{"directory", "token_ids", "dtype", "encoder"}]}.
-Standard output: a list, for every model {"logprobs": {token: logprob} per position} or {"hidden"} or {"error"}.
+Standard input: {"engine": "transformers" | "vllm", "models": [{"directory", "token_ids", "dtype", "encoder",
+"arguments"}]}, `arguments` being more of vLLM's. Standard output: a list, for every model {"logprobs": {token: logprob}
+per position} or {"hidden"} or {"error"}, and its "seconds".
 """
 
 # mypy: ignore-errors
@@ -12,6 +13,7 @@ import gc
 import json
 import os
 import sys
+import time
 from typing import Any
 
 
@@ -20,7 +22,10 @@ def with_transformers(model: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoModel, AutoModelForCausalLM
 
     kind = AutoModel if model["encoder"] else AutoModelForCausalLM
-    loaded, report = kind.from_pretrained(model["directory"], dtype=torch.float32, output_loading_info=True)
+    # PyTorch's own attention would leave out what caps the scores of a Gemma 2.
+    loaded, report = kind.from_pretrained(
+        model["directory"], dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
     missing = [name for name in report["missing_keys"] if "pooler" not in name]
     if missing or report["unexpected_keys"] or report["mismatched_keys"]:
         return {"error": f"missing {missing}, unexpected {report['unexpected_keys']}, {report['mismatched_keys']}"}
@@ -35,17 +40,19 @@ def with_transformers(model: dict[str, Any]) -> dict[str, Any]:
 
 def with_vllm(model: dict[str, Any]) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
+    from vllm.config import PoolerConfig
 
-    engine = LLM(
-        model["directory"],
-        dtype=model["dtype"],
-        enforce_eager=True,
-        max_model_len=64,
-        disable_log_stats=True,
-        gpu_memory_utilization=0.2,
-        skip_tokenizer_init=True,
-        **({"runner": "pooling"} if model["encoder"] else {}),
-    )
+    # Only what scores pairs asks for a tokenizer, and every encoder is made ready to.
+    pooling = {"runner": "pooling", "pooler_config": PoolerConfig(task="token_embed", use_activation=False)}
+    arguments = {
+        "dtype": model["dtype"],
+        "enforce_eager": True,
+        "max_model_len": 64,
+        "disable_log_stats": True,
+        "gpu_memory_utilization": 0.2,
+        **(pooling if model["encoder"] else {"skip_tokenizer_init": True}),
+    }
+    engine = LLM(model["directory"], **(arguments | model["arguments"]))
     try:
         if model["encoder"]:
             (output,) = engine.encode([{"prompt_token_ids": model["token_ids"]}], pooling_task="token_embed")
@@ -58,7 +65,13 @@ def with_vllm(model: dict[str, Any]) -> dict[str, Any]:
         }
     finally:
         del engine
-        gc.collect()
+
+
+def clean_up() -> None:
+    """So that a model which failed half-way does not take the next one with it."""
+    gc.collect()
+    if parallel := sys.modules.get("vllm.distributed.parallel_state"):
+        parallel.cleanup_dist_env_and_memory()
 
 
 def main() -> None:
@@ -68,10 +81,13 @@ def main() -> None:
     compute = {"transformers": with_transformers, "vllm": with_vllm}[task["engine"]]
     found = []
     for model in task["models"]:
+        start = time.monotonic()
         try:
             found.append(compute(model))
         except Exception as error:
             found.append({"error": f"{type(error).__name__}: {error}"[:2000]})
+        clean_up()
+        found[-1]["seconds"] = round(time.monotonic() - start, 1)
     json.dump(found, answer)
     answer.close()
 

@@ -143,7 +143,7 @@ def _with_servers(migration: Migration, bundle: Path, proof: Path, say: Say, bus
                 log=proof / "vllm.log",
             ),
         ) as target,
-        _step(say, "parity: prompt, token ids, log-probabilities, greedy text"),
+        _step(say, "parity: files, prompt, token ids, noise, log-probabilities, greedy text, behaviours"),
     ):
         report = parity(bundle, source, target, progress=lambda layer: say(f"  {layer.name.value}: {layer.summary}"))
     write_all(report, proof)

@@ -50,6 +50,6 @@ def command(
     if report is None:
         hint("migrate demo (starts vLLM and llama.cpp and compares them)")
         return
-    say(f"report: {result.report_path}")
+    say(f"report: {result.report_path.with_name('report.html') if result.report_path else None}")
     hint(f"{result.bundle}/serve.sh")
     raise typer.Exit(report.exit_code)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from migrate.engines.base import MAX_TOP_LOGPROBS, Ask, Conversation, Engine, Generation, Prompt
+from migrate.engines.base import MAX_TOP_LOGPROBS, Ask, Conversation, Engine, Generation, Prompt, TokenLogprob
 from migrate.errors import BadInput, ServerError, TemplateError
 from migrate.parity.facts import Bundle
 from migrate.parity.report import Evidence, SamplePlan
@@ -61,6 +62,23 @@ def is_refusal(error: ServerError) -> bool:
     return error.status in (400, 413, 422)
 
 
+def is_too_long(error: ServerError) -> bool:
+    """vLLM's 400 to what its context does not hold, where Ollama drops old messages: documented, and no failure
+    (`behaviours` tells it; a context that is shorter than the bundle's is for `artefact`)."""
+    return error.status == 400 and "maximum context length" in str(error)
+
+
+TOO_LONG = "longer than the context: vLLM answers 400, where Ollama drops old messages"
+
+
+def has_gaps(answer: Generation) -> bool:
+    """Tokens of the answer are missing, nobody knows where: Ollama leaves those out that it is still reading when it
+    takes reasoning apart by a Go template's tags. An end of sequence that is counted and not listed is no gap."""
+    if not answer.thinking or answer.completion_tokens is None or answer.ids is not None:
+        return False
+    return answer.completion_tokens > len(answer.tokens) + (answer.finish_reason == "stop")
+
+
 @dataclass(slots=True)
 class Case:
     """One conversation. `target_conversation` is how the target has to be asked (see `Conversation.continue_final`)."""
@@ -84,6 +102,36 @@ class Case:
     @property
     def is_prefill(self) -> bool:
         return self.conversation.is_prefill
+
+
+def _in_threads(function: Callable[[Item], Result], items: Sequence[Item], count: int) -> Iterator[Result]:
+    """In the order of `items`. The threads are daemons: an executor's are waited for when the process ends, and after
+    Ctrl-C or an error nobody waits for a slow server."""
+    futures: list[Future[Result]] = [Future() for _ in items]
+    waiting, lock = iter(zip(futures, items, strict=True)), threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                pair = next(waiting, None)
+            if pair is None:
+                return
+            future, item = pair
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function(item))
+            except BaseException as error:
+                future.set_exception(error)
+
+    for _ in range(min(count, len(items))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def _no_renderer(conversation: Conversation) -> str:
@@ -132,12 +180,7 @@ class Run:
         """The same with another number of them at a time."""
         if concurrency == 1 or len(items) < 2:
             return list(self._counted((function(item) for item in items), len(items)))
-        pool = ThreadPoolExecutor(concurrency)
-        try:
-            futures = [pool.submit(function, item) for item in items]
-            return list(self._counted((future.result() for future in futures), len(items)))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for a slow server
+        return list(self._counted(_in_threads(function, items, concurrency), len(items)))
 
     def _counted(self, results: Iterable[Result], total: int) -> Iterator[Result]:
         for done, result in enumerate(results, start=1):
@@ -196,10 +239,26 @@ class Run:
                 case.excluded = f"the source refuses it: {error}"
         return case.source_answer
 
-    def answer_ids(self, answer: Generation) -> tuple[int, ...] | None:
-        """Ids of an answer's tokens without a closing special token; None where bytes do not name one token."""
-        ids = [t.id if t.id is not None else self.vocabulary.id_of(t.text) for t in answer.tokens]
-        while ids and ids[-1] in self.vocabulary.special:
+    def answer_ids(self, answer: Generation) -> tuple[tuple[int, ...], bool]:
+        """(ids of an answer's tokens as far as they are known, without a closing special token; whether that is all).
+
+        Not known is what stands behind bytes that do not name one token, or behind tokens that are missing: Ollama's
+        while it takes reasoning apart, and those that only begin a character, which llama.cpp leaves out.
+        """
+        if has_gaps(answer):
+            return (), False
+        known = self.known(answer.tokens)
+        ids = [t.id if t.id is not None else self.vocabulary.id_of(t.text) for t in answer.tokens[:known]]
+        while ids and ids[-1] in self.vocabulary.special and known == len(answer.tokens):
             ids.pop()
-        known = tuple(i for i in ids if i is not None)
-        return known if len(known) == len(ids) else None
+        return tuple(i for i in ids if i is not None), known == len(answer.tokens)
+
+    def known(self, tokens: Sequence[TokenLogprob]) -> int:
+        """How many of the tokens, from the first on, are known and without a gap before them."""
+        return next((n for n, token in enumerate(tokens) if self._unknown(token)), len(tokens))
+
+    def _unknown(self, token: TokenLogprob) -> bool:
+        if token.id is None:
+            return self.vocabulary.id_of(token.text) is None
+        piece = self.vocabulary.pieces.get(token.id, b"")
+        return 0 < len(piece) < len(token.text) and token.text.endswith(piece)

@@ -63,7 +63,7 @@ def divergence(source: Sequence[Candidate], target: Sequence[Candidate]) -> floa
     p_tail, q_tail = max(0.0, 1.0 - p_sum), max(0.0, 1.0 - q_sum)
     if p_sum and p_tail > TINY:
         total += p_tail * math.log(p_tail / max(q_tail, TINY))
-    return max(0.0, total)
+    return total if math.isnan(total) else max(0.0, total)
 
 
 def summarize(answers: Iterable[Sequence[Position]], confidence: float = 0.95) -> dict[str, float]:
@@ -115,7 +115,7 @@ def first_mismatch(
     have the other's choice among its `top` most likely tokens. None when that holds."""
     for index, (ours, theirs) in enumerate(zip(source, target, strict=True)):
         ranked = sorted(theirs.top, key=lambda c: -c.logprob)[:top]
-        if not ranked or ranked[0].id == ours.id:
+        if not ranked or not ours.top or ranked[0].id == ours.id:
             continue
         in_target = any(c.id == ours.id for c in ranked)
         in_source = any(c.id == ranked[0].id for c in ours.top)

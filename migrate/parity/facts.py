@@ -43,6 +43,12 @@ class SourceFacts(_Facts):
         return ()
 
     @property
+    def limit(self) -> int | None:
+        """PARAMETER num_predict, where it limits anything."""
+        found = next((p.get("value") for p in self.parameters if p.get("name") == "num_predict"), None)
+        return int(found) if isinstance(found, int | float) and found > 0 else None
+
+    @property
     def sampling(self) -> dict[str, float]:
         """The model's own sampling parameters, as llama.cpp's server takes them."""
         names = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n")
@@ -103,13 +109,22 @@ class Bundle:
     @property
     def is_embedding(self) -> bool:
         """It is served with `--runner pooling`."""
+        return bool(self._serve_setting("runner") == "pooling")
+
+    @property
+    def parses_tools(self) -> bool:
+        """Requests may leave it to the model whether it calls a tool: the bundle has a parser for its calls."""
+        return self._serve_setting("enable-auto-tool-choice") is True
+
+    def _serve_setting(self, name: str) -> Any:
+        """Of serve.yaml; None when it is not there."""
         import yaml
 
         try:
             settings = yaml.safe_load((self.root / "serve.yaml").read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
-            return False
-        return isinstance(settings, dict) and settings.get("runner") == "pooling"
+            return None
+        return settings.get(name) if isinstance(settings, dict) else None
 
     @property
     def bos_text(self) -> str | None:

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from migrate.engines.base import Candidate, Engine, TokenLogprob
 from migrate.errors import ServerError
 from migrate.parity import reference
-from migrate.parity.case import Case, Run, is_refusal
+from migrate.parity.case import TOO_LONG, Case, Run, has_gaps, is_refusal, is_too_long
 from migrate.parity.distances import Position, compare_position, first_mismatch, summarize
 from migrate.parity.report import MAX_DIFFERENCES, Difference, LayerName, LayerReport
 from migrate.parity.vocabulary import Vocabulary
@@ -51,11 +51,11 @@ class _Outcome:
 
     @property
     def positions(self) -> list[Position]:
-        return [compare_position(a, b) for a, b in zip(self.source, self.target, strict=True)]
+        return [compare_position(a, b) for a, b in zip(self.source, self.target, strict=True) if a.top]
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
-        return [(a.logprob, b.logprob) for a, b in zip(self.source, self.target, strict=True)]
+        return [(a.logprob, b.logprob) for a, b in zip(self.source, self.target, strict=True) if a.top]
 
 
 def check(run: Run) -> LayerReport:
@@ -73,7 +73,8 @@ def check(run: Run) -> LayerReport:
             case.excluded = outcome.refused
     report = _judge(run, [outcome for outcome in outcomes if outcome.asked])
     report.notes = [note for outcome in outcomes for note in outcome.notes] + report.notes
-    if report.status == "fail" and run.expects_difference:
+    refused = any(outcome.refused and outcome.difference for outcome in outcomes)  # other weights explain no refusal
+    if report.status == "fail" and run.expects_difference and not refused:
         return _against_reference(run, report, cases, outcomes)
     return report
 
@@ -81,7 +82,7 @@ def check(run: Run) -> LayerReport:
 def _judge(run: Run, asked: list[_Outcome]) -> LayerReport:
     """The verdict on source and target alone."""
     settings = run.settings
-    answers = [outcome.positions for outcome in asked if outcome.source]
+    answers = [positions for outcome in asked if (positions := outcome.positions)]
     differences = [outcome.difference for outcome in asked if outcome.difference is not None]
     run.evidence.logprob_pairs = _thinned([pair for outcome in asked for pair in outcome.pairs])
     limit = settings.max_mean_kl + run.noise_kl
@@ -150,7 +151,11 @@ def _compare(run: Run, case: Case) -> _Outcome:
     except ServerError as error:
         if not is_refusal(error):
             raise
+        if is_too_long(error):
+            return _Outcome(refused=TOO_LONG)
         outcome.refused = f"the target refuses it: {error}"
+        if "logprobs" in str(error):  # --max-logprobs: nothing is known of the model
+            return _Outcome(refused=outcome.refused)
         outcome.difference = Difference(conversation=case.name, reason=outcome.refused)
         return outcome
     outcome.source = source
@@ -177,10 +182,16 @@ def source_positions(run: Run, case: Case, notes: list[str]) -> tuple[TokenLogpr
     answer = run.source_answer(case)
     if answer is None or not (case.source_ids or case.target_ids):
         return ()
-    source = tuple(_with_ids(token, run.vocabulary) for token in answer.tokens)
-    known = next((n for n, token in enumerate(source) if token.id is None), len(source))
+    if has_gaps(answer):
+        notes.append(
+            f"«{case.name}»: Ollama does not tell all tokens of an answer with reasoning, so nothing can be lined "
+            "up; compare with llama.cpp's server on the same GGUF, or with requests that say think false"
+        )
+        return ()
+    source = tuple(with_ids(token, run.vocabulary) for token in answer.tokens)
+    known = run.known(source)
     if known < len(source):
-        notes.append(f"«{case.name}»: compared up to token {known}, whose bytes do not name one token")
+        notes.append(f"«{case.name}»: compared up to token {known}: the source does not tell which it is")
     return source[:known]
 
 
@@ -190,7 +201,8 @@ def score(engine: Engine, case: Case, source: Sequence[TokenLogprob], top: int) 
     return engine.score(prompt, [t.id for t in source if t.id is not None], top=top)
 
 
-def _with_ids(token: TokenLogprob, vocabulary: Vocabulary) -> TokenLogprob:
+def with_ids(token: TokenLogprob, vocabulary: Vocabulary) -> TokenLogprob:
+    """A position with the ids that its bytes name, where the engine (Ollama) tells none."""
     if token.id is not None:
         return token
     top = tuple(Candidate(vocabulary.id_of(c.text), c.text, c.logprob) for c in token.top)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from migrate.engines.base import Generation, TokenLogprob
 from migrate.errors import MissingExtra, ServerError
 from migrate.parity import reference
-from migrate.parity.case import Case, Run, is_refusal
+from migrate.parity.case import TOO_LONG, Case, Run, is_refusal, is_too_long
 from migrate.parity.distances import choices
+from migrate.parity.logprobs import with_ids
 from migrate.parity.report import MAX_DIFFERENCES, Difference, Example, LayerName, LayerReport
 
 MAX_EXAMPLES = 12
@@ -20,7 +21,7 @@ class Outcome:
     """Two answers compared. `at`: token at which they part, None when they do not; `tokens` of the source's answer;
     `contained`: where they part, each side's choice is among the other's most likely; `choice`: they part because the
     models choose otherwise, and not because one does not end or refuses; `nearer`: the reference takes the target's
-    side."""
+    side; `undecided`: they are not the same, and whether that matters cannot be told."""
 
     tokens: int = 0
     at: int | None = None
@@ -28,6 +29,7 @@ class Outcome:
     contained: bool = True
     choice: bool = False
     nearer: bool | None = None
+    undecided: bool = False
     difference: Difference | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -43,6 +45,9 @@ def check(run: Run) -> LayerReport:
     answers = run.each(lambda case: _ask(run, case), cases)
     outcomes: list[tuple[Case, Outcome]] = []
     for case, answer in zip(cases, answers, strict=True):
+        if answer is None:
+            case.excluded = TOO_LONG
+            continue
         if isinstance(answer, Difference):
             outcomes.append((case, Outcome(difference=answer, at=0, contained=False)))
             continue
@@ -60,11 +65,11 @@ def check(run: Run) -> LayerReport:
 
 
 def _report(run: Run, outcomes: list[tuple[Case, Outcome]]) -> LayerReport:
-    rows = [outcome for _, outcome in outcomes]
+    rows = [outcome for _, outcome in outcomes if not outcome.undecided]
     compared, ties = len(rows), sum(row.tie for row in rows)
     meant = [row for row in rows if row.choice and row.difference is not None] if run.expects_difference else []
     differences = [row.difference for row in rows if row.difference is not None and row not in meant]
-    notes = [note for row in rows for note in row.notes] + _survival(run, rows)
+    notes = [note for _, row in outcomes for note in row.notes] + _survival(run, rows)
     parted = [row for row in rows if row.at is not None]
     report = LayerReport(
         name=LayerName.TEXT,
@@ -99,7 +104,7 @@ def _report(run: Run, outcomes: list[tuple[Case, Outcome]]) -> LayerReport:
 
 def _asked_of_reference(run: Run, case: Case, answer: Generation, at: int) -> bool | None:
     assert case.source_answer is not None
-    ours, theirs = run.answer_ids(case.source_answer) or (), run.answer_ids(answer) or ()
+    (ours, _), (theirs, _) = run.answer_ids(case.source_answer), run.answer_ids(answer)
     if at >= min(len(ours), len(theirs)):
         return None
     return reference.sides_with_target(run, case, ours[:at], ours[at], theirs[at])
@@ -171,7 +176,8 @@ def _keep_example(run: Run, case: Case, outcome: Outcome, source: Generation, ta
     )
 
 
-def _ask(run: Run, case: Case) -> Generation | Difference:
+def _ask(run: Run, case: Case) -> Generation | Difference | None:
+    """None where prompt and answer together are longer than the target's context."""
     if case.target_answer is not None:
         return case.target_answer
     try:
@@ -181,18 +187,18 @@ def _ask(run: Run, case: Case) -> Generation | Difference:
     except ServerError as error:
         if not is_refusal(error):
             raise
+        if is_too_long(error):
+            return None
         return Difference(conversation=case.name, reason=f"the target refuses the conversation: {error}")
 
 
 def compare(run: Run, case: Case, source: Generation, target: Generation) -> Outcome:
     """Two answers: token by token, then where they end, then as text."""
-    ours, theirs = run.answer_ids(source), run.answer_ids(target)
-    if ours is None or theirs is None:
-        outcome = Outcome(tokens=len(source.tokens))
-        outcome.difference = _compare_text(case, source, target, outcome.notes)
-        return outcome
+    (ours, all_ours), (theirs, all_theirs) = run.answer_ids(source), run.answer_ids(target)
     outcome = Outcome(tokens=len(ours))
     at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    if at == min(len(ours), len(theirs)) and not (all_ours and all_theirs):
+        return _without_ids(case, source, target)
     if at < min(len(ours), len(theirs)) or len(ours) != len(theirs):
         outcome.at = at
         _diverged(run, case, source, target, outcome)
@@ -204,17 +210,39 @@ def compare(run: Run, case: Case, source: Generation, target: Generation) -> Out
     return outcome
 
 
+def _without_ids(case: Case, source: Generation, target: Generation) -> Outcome:
+    """Nothing but what clients see, where not all tokens are known. A difference may be a near tie and decides nothing,
+    but for a target that goes on where the source has ended."""
+    outcome = Outcome(tokens=len(source.tokens))
+    sides = [(answer.thinking.strip(), answer.text.strip()) for answer in (source, target)]
+    apart = bool(source.thinking) != bool(target.thinking) or source.tool_calls or target.tool_calls
+    if not apart and sides[0] == sides[1]:
+        outcome.difference = _compare_text(case, source, target, outcome.notes)
+    elif apart or not (source.finish_reason == "stop" and target.text.startswith(source.text)):
+        outcome.undecided = True
+        why = "calls or reasoning are told apart differently" if apart else "the source does not tell all of its tokens"
+        outcome.notes.append(f"«{case.name}»: the answers differ, and that cannot be judged: {why}")
+    else:
+        outcome.difference = Difference(
+            conversation=case.name,
+            reason="the source stops here, the target goes on",
+            source=repr((source.thinking + source.text)[-200:]),
+            target=repr((target.thinking + target.text)[:200]),
+        )
+    return outcome
+
+
 def _diverged(run: Run, case: Case, source: Generation, target: Generation, outcome: Outcome) -> None:
     """Two answers part at token `outcome.at`: an end that only one sees, a near tie, or a real difference."""
     at = outcome.at or 0
-    ours = source.tokens[at] if at < len(source.tokens) else None
+    ours = with_ids(source.tokens[at], run.vocabulary) if at < len(source.tokens) else None
     theirs = target.tokens[at] if at < len(target.tokens) else None
     shown = _continuation(run, source, at), _continuation(run, target, at)
 
     def difference(reason: str) -> Difference:
         return Difference(conversation=case.name, reason=reason, position=at, source=shown[0], target=shown[1])
 
-    source_ended = source.finish_reason == "stop" and at >= len(run.answer_ids(source) or ())
+    source_ended = source.finish_reason == "stop" and at >= len(run.answer_ids(source)[0])
     if source_ended and theirs is not None and theirs.id in run.vocabulary.special and at + 1 < len(target.tokens):
         outcome.contained = False
         outcome.difference = difference(
@@ -222,7 +250,7 @@ def _diverged(run: Run, case: Case, source: Generation, target: Generation, outc
             "it is missing from eos_token_id"
         )
         return
-    gap = near_tie_gap(ours, theirs, run.bundle.eos_ids if source_ended else ())
+    gap = near_tie_gap(ours, theirs, run.bundle.eos_ids if source_ended else (), run.vocabulary.special)
     outcome.contained = gap is not None
     outcome.choice = ours is not None and theirs is not None
     if gap is not None and gap <= run.settings.tie_margin:
@@ -238,10 +266,16 @@ def _diverged(run: Run, case: Case, source: Generation, target: Generation, outc
         outcome.difference = difference(f"the answers part where the choices are {gap:.3f} nats apart")
 
 
-def near_tie_gap(source: TokenLogprob | None, target: TokenLogprob | None, ends: tuple[int, ...] = ()) -> float | None:
+def near_tie_gap(
+    source: TokenLogprob | None,
+    target: TokenLogprob | None,
+    ends: tuple[int, ...] = (),
+    special: frozenset[int] = frozenset(),
+) -> float | None:
     """How far apart, in nats, the two choices are on the side that separates them more.
 
-    A side that stopped without telling its last token (Ollama) is taken to have chosen one of `ends`. None when a
+    A side that stopped without telling its last token (Ollama) is taken to have chosen one of `ends`; a candidate
+    without id and bytes (Ollama's for a special token) stands for any of `special`. None when a
     choice is not listed on the other side, or nothing is known.
     """
     if target is None or (source is None and not ends):
@@ -252,9 +286,8 @@ def near_tie_gap(source: TokenLogprob | None, target: TokenLogprob | None, ends:
         return None
     gaps = [target.logprob - max(found)]
     if source is not None and source.top:
-        other = [
-            c.logprob for c in source.top if (c.id, c.text)[c.id is None] == (target.id, target.text)[c.id is None]
-        ]
+        nameless = b"" if target.id in special else target.text
+        other = [c.logprob for c in source.top if (c.text == nameless if c.id is None else c.id == target.id)]
         if not other:
             return None
         gaps.append(source.logprob - max(other))
@@ -267,7 +300,7 @@ def _continuation(run: Run, answer: Generation, at: int) -> str:
         return f"(end, {answer.finish_reason})"
     rest = [t.id if t.id is not None else run.vocabulary.id_of(t.text) for t in answer.tokens[at : at + 8]]
     text = run.vocabulary.show_all([i for i in rest if i is not None])
-    return f"{text!r} [{choices(answer.tokens[at].top, run.vocabulary)}]"
+    return f"{text!r} [{choices(with_ids(answer.tokens[at], run.vocabulary).top, run.vocabulary)}]"
 
 
 def _compare_text(case: Case, source: Generation, target: Generation, notes: list[str]) -> Difference | None:

@@ -11,7 +11,7 @@ from migrate.errors import BadInput, EngineError, ServerError, TemplateError
 from migrate.ollama import capabilities, conversation
 from migrate.ollama.template import parse_template, render_chat
 from migrate.parity import deviations
-from migrate.parity.case import Case, Run, is_refusal
+from migrate.parity.case import TOO_LONG, Case, Run, is_refusal, is_too_long
 from migrate.parity.facts import SourceFacts
 from migrate.parity.report import MAX_DIFFERENCES, Difference, LayerName, LayerReport
 
@@ -43,6 +43,8 @@ def check(run: Run) -> LayerReport:
     report = LayerReport(
         name=LayerName.PROMPT, status="pass", summary="", compared=compared, agreed=agreed, notes=notes
     )
+    if long := sum(case.excluded == TOO_LONG for case in run.cases):
+        report.deviations.append(f"{long} of {len(run.cases)} conversations are {TOO_LONG}")
     if compared == 0:
         report.status, report.summary = "inconclusive", "no conversation could be rendered on both sides"
     elif differences:
@@ -114,6 +116,9 @@ def _compare(run: Run, case: Case, notes: list[str]) -> Difference | None:
     except ServerError as error:
         if not is_refusal(error):
             raise
+        if is_too_long(error):
+            case.excluded = TOO_LONG
+            return None
         case.excluded = f"the target refuses it: {error}"
         if REFUSAL in str(error):
             case.excluded = f"the bundle refuses it on purpose: {error}"

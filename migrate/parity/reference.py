@@ -33,6 +33,7 @@ def nearer(
     return [
         Nearer(divergence(r.top, s.top), divergence(r.top, t.top))
         for r, s, t in zip(reference, source, target, strict=True)
+        if s.top
     ]
 
 

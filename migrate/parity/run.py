@@ -142,6 +142,8 @@ def run(
     finally:
         notebook.close()
     verdict, reason, next_step = _conclude(reports)
+    if verdict is Verdict.PASS and not _whole(layers, opened):
+        next_step = "this was a part of the comparison: run it without --layers before you cut over"
     hiccups = [*ours.hiccups, *theirs.hiccups, *(third.hiccups if third else ())]
     if hiccups and verdict is Verdict.PASS:
         verdict = Verdict.INCONCLUSIVE
@@ -196,6 +198,12 @@ def _applicable(
     if LayerName.TOKENS in wanted and source.capabilities.tokenize:
         wanted.add(LayerName.PROMPT)
     return wanted
+
+
+def _whole(layers: Sequence[LayerName], bundle: Bundle) -> bool:
+    """Whether `layers` leave nothing out that every cut-over should have."""
+    optional = {LayerName.EMBEDDINGS, LayerName.SAMPLED, LayerName.TASKS}
+    return (EMBEDDING_LAYERS if bundle.is_embedding else set(LayerName) - optional) <= set(layers)
 
 
 def _journal(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from migrate.errors import ServerError
-from migrate.parity.case import Case, Run, is_refusal
+from migrate.parity.case import TOO_LONG, Case, Run, is_refusal, is_too_long
 from migrate.parity.report import MAX_DIFFERENCES, Difference, LayerName, LayerReport
 from migrate.parity.vocabulary import Vocabulary
 
@@ -25,6 +25,9 @@ def check(run: Run) -> LayerReport:
         except ServerError as error:
             if not is_refusal(error):
                 raise
+            if is_too_long(error):
+                case.excluded = TOO_LONG
+                continue
             compared += 1
             case.excluded = f"the target refuses it: {error}"
             differences.append(Difference(conversation=case.name, reason=f"the target refuses the prompt: {error}"))

@@ -27,6 +27,7 @@ from migrate.engines.base import (
     TokenLogprob,
 )
 from migrate.errors import BadInput, ServerError, ServerUnreachable
+from migrate.parity.case import is_refusal
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Journal:
         self._used: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._file: TextIO | None = None
+        self._closed = False
 
     @classmethod
     def resume(cls, path: Path, identity: dict[str, Any]) -> Journal:
@@ -74,16 +76,18 @@ class Journal:
     def add(self, key: str, answer: Any) -> None:
         with self._lock:
             self._used[key] += 1
-            file = self._open() if self.path is not None else None
+            file = self._open() if self.path is not None and not self._closed else None
             self.known.setdefault(key, []).append(answer)
             if file is not None:
                 file.write(json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n")
                 file.flush()
 
     def close(self, *, remove: bool = False) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        with self._lock:  # an answer that comes later (the run was broken off) is not written
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
         if remove and self.path is not None:
             self.path.unlink(missing_ok=True)
 
@@ -210,7 +214,7 @@ class Witness:
         try:
             answer = self._patiently(method, ask)
         except ServerError as error:
-            if 400 <= error.status < 500:
+            if is_refusal(error):  # what may be mended (401, 404, 429) is asked again by a resumed run
                 self.journal.add(key, {"refused": str(error), "status": error.status})
             raise
         self.journal.add(key, {"said": dump(answer)})

@@ -169,11 +169,15 @@ def test_an_end_of_sequence_that_vllm_does_not_know(
 def test_a_prompt_that_is_too_long_for_the_target(
     tinychat_bundle: Path, llamacpp_f16: llamacpp.LlamaCppEngine, vllm_tinychat: vllm.VllmEngine
 ) -> None:
-    """A difference that clients see: Ollama would have cut the conversation, vLLM answers 400."""
+    """Clients see it: Ollama would have cut the conversation, vLLM answers 400. Documented, so it is told and counted,
+    and does not keep the rest of the traffic from being compared."""
     long = Conversation("long", ({"role": "user", "content": "cat " * 4000},))
     report = run(tinychat_bundle, llamacpp_f16, vllm_tinychat, battery=[QUESTION, long], layers=[PROMPT])
-    assert report.verdict is Verdict.FAIL
-    assert "the target refuses" in report.layer(PROMPT).summary
+    layer = report.layer(PROMPT)
+    assert (layer.status, layer.compared) == ("pass", 1)
+    assert layer.deviations[0].startswith("1 of 2 conversations are longer than the context")
+    alone = run(tinychat_bundle, llamacpp_f16, vllm_tinychat, battery=[long], layers=[PROMPT])
+    assert alone.verdict is Verdict.INCONCLUSIVE
 
 
 # ---- checkpoints of their own ---------------------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from migrate.engines.base import Ask, Conversation, Generation, Prompt
 from migrate.parity.behaviours import PROBES
 from migrate.parity.report import LayerName, LayerReport, Verdict
 from migrate.parity.run import run
@@ -77,3 +80,46 @@ def test_what_cannot_be_asked_is_not_called_the_same(tmp_path: Path) -> None:
     assert _results(layer)["tool calls"] == "unknown"
     assert "tool calls" in layer.notes[-1]
     assert layer.compared == len(PROBES) - list(_results(layer).values()).count("unknown")
+
+
+def test_a_stop_string_that_neither_side_knows_is_not_called_working(tmp_path: Path) -> None:
+    layer = _behaviours(tmp_path, ToyEngine("ollama", ids=False), ToyEngine(), stops=("Customer:",))
+    assert _results(layer)["stop strings of the model"] == "told"
+
+
+def test_answers_that_change_when_others_are_asked_too(tmp_path: Path) -> None:
+    class Crowded(ToyEngine):
+        def chat(self, prompt: Prompt, ask: Ask) -> Generation:
+            said = super().chat(prompt, ask)
+            alone = threading.current_thread() is threading.main_thread()
+            return said if alone else replace(said, text=said.text[:4])
+
+    layer = _behaviours(tmp_path, ToyEngine("ollama", ids=False), Crowded())
+    assert layer.status == "pass"
+    assert "6 at once are all answered, 0 word for word as alone: run parity with --concurrency 8" in str(layer.checks)
+
+
+TOOLS = tuple(Conversation(c.name, c.messages, ({"type": "function", "function": {"name": "f"}},)) for c in BATTERY)
+
+
+@pytest.mark.parametrize(
+    ("faults", "served", "result"),
+    [(["tools"], "enable-auto-tool-choice: true", "different"), (["tools"], "", "told"), ([], "", "unknown")],
+)
+def test_a_target_that_refuses_tools(faults: list[str], served: str, result: str, tmp_path: Path) -> None:
+    """Whatever the source can tell of calls: clients get a 400. Where the bundle has no parser, it says so itself."""
+    bundle = write_bundle(tmp_path / "bundle")
+    (bundle / "serve.yaml").write_text(served)
+    target = ToyEngine(faults=faults)
+    report = run(bundle, ToyEngine("llama.cpp"), target, battery=TOOLS, layers=[LayerName.BEHAVIOURS])
+    assert _results(report.layer(LayerName.BEHAVIOURS))["tool calls"] == result
+
+
+@pytest.mark.parametrize(("limit", "result"), [(20, "same"), (None, "different"), (30, "different"), (8, "unknown")])
+def test_a_limit_of_the_model_that_the_server_does_not_read(limit: int | None, result: str, tmp_path: Path) -> None:
+    parameters = [{"name": "num_predict", "value": 20, "origin": "Modelfile"}]
+    bundle = write_bundle(tmp_path / "bundle", parameters=parameters)
+    target = ToyEngine(limit=limit)
+    report = run(bundle, ToyEngine("llama.cpp"), target, battery=BATTERY, layers=[LayerName.BEHAVIOURS])
+    assert _results(report.layer(LayerName.BEHAVIOURS))["max tokens of the model"] == result
+    assert (report.verdict is Verdict.FAIL) == (result == "different")

@@ -101,3 +101,14 @@ def test_only_the_first_mismatch_counts() -> None:
     bad = position({1: 0.6, 2: 0.4}), position({3: 0.6, 4: 0.3, 1: 0.1}, token=1)
     assert first_mismatch("x", [tie[0], bad[0]], [tie[1], bad[1]], 2, VOCABULARY) is None
     assert first_mismatch("x", [bad[0], tie[0]], [bad[1], tie[1]], 2, VOCABULARY) is not None
+
+
+def test_what_is_no_number_is_no_agreement() -> None:
+    broken = (Candidate(1, b"", math.nan), Candidate(2, b"", -1.0))
+    assert math.isnan(divergence(top({1: 0.7, 2: 0.3}), broken))
+    assert (
+        not summarize([[compare_position(position({1: 0.7, 2: 0.3}), TokenLogprob(1, b"", math.nan, broken))]])[
+            "mean_kl"
+        ]
+        <= 1.0
+    )

@@ -20,8 +20,9 @@ from migrate.parity.prompts import first_difference, same_prompt
 from migrate.parity.render import write_all
 from migrate.parity.render.terminal import render_terminal
 from migrate.parity.report import Difference, LayerName, LayerReport, ParityReport, Verdict
+from migrate.parity.run import run
 from migrate.parity.vocabulary import Vocabulary
-from tests.parity.toy import write_bundle
+from tests.parity.toy import ToyEngine, conversations, write_bundle
 
 VOCABULARY = Vocabulary({i: f"t{i}".encode() for i in range(9)}, frozenset({9}), {9: "<s>"}, {})
 
@@ -183,3 +184,23 @@ def test_the_terminal_summary_says_what_matters(width: int) -> None:
     text = " ".join(out.getvalue().split())
     for expected in ("fail", "4/9", "[bold]x[/bold]", "'[/red]'", "2 more", "a note", "FAIL", "look [there]"):
         assert expected in text
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_near_tie_is_one_whether_the_source_tells_ids_or_not(ids: bool, tmp_path: Path) -> None:
+    """Ollama tells bytes only: they name the tokens."""
+    bundle = write_bundle(tmp_path / "bundle")
+    source, target = ToyEngine("ollama", ids=ids), ToyEngine(noise=0.02)
+    report = run(bundle, source, target, battery=conversations(12, least=6), layers=[LayerName.TEXT])
+    layer = report.layer(LayerName.TEXT)
+    assert (layer.status, layer.metrics["near_ties"]) == ("pass", 1.0), layer.summary
+    assert "source 'hello.twotwo" in layer.notes[0]
+    assert "['hello' -0.920, 'user:' -0.933" in layer.notes[0], "candidates are shown as text"
+
+
+def test_a_near_tie_between_going_on_and_ending_on_a_source_without_ids() -> None:
+    end = Candidate(None, b"", -0.8)
+    source = TokenLogprob(3, b"x", -0.7, (Candidate(3, b"x", -0.7), end))
+    target = TokenLogprob(9, b"</s>", -0.7, (Candidate(9, b"</s>", -0.7), Candidate(3, b"x", -0.9)))
+    assert near_tie_gap(source, target, (), frozenset({9})) == pytest.approx(0.2)
+    assert near_tie_gap(source, target) is None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from migrate.engines.base import Conversation, Generation, Prompt
+from migrate.errors import ServerError
 from migrate.parity.case import Settings
 from migrate.parity.report import LayerName, ParityReport, Verdict
 from migrate.parity.run import Asked, run
@@ -228,3 +231,133 @@ def test_a_reference_sees_that_the_target_is_worse(tmp_path: Path) -> None:
     assert report.verdict is Verdict.FAIL
     assert "different, and worse" in report.layer("logprobs").summary
     assert report.layer("text").status == "fail"
+
+
+# ---- what cannot be compared ----------------------------------------------------------------------------------------
+
+
+class Short(ToyEngine):
+    """A vLLM whose context is full after so many tokens; it says so in vLLM's words."""
+
+    def _full(self, asked: object) -> None:
+        if "dog dog dog" in str(asked):
+            raise ServerError("This model's maximum context length is 9 tokens. However, you ...", status=400)
+
+
+class ShortPrompts(Short):
+    def render(self, conversation: Conversation) -> str:
+        self._full(conversation.messages)
+        return super().render(conversation)
+
+
+class ShortAnswers(Short):
+    def generate(self, prompt: Prompt, **options: Any) -> Generation:
+        self._full(prompt)
+        return super().generate(prompt, **options)
+
+
+@pytest.mark.parametrize("target", [ShortPrompts(), ShortAnswers()])
+def test_a_conversation_that_is_too_long_is_told_and_no_failure(target: ToyEngine, tmp_path: Path) -> None:
+    """Documented: vLLM answers 400 where Ollama drops old messages."""
+    long = Conversation("too long", ({"role": "user", "content": "dog dog dog"},))
+    bundle = write_bundle(tmp_path / "bundle")
+    layers = [LayerName.PROMPT, LayerName.TOKENS, LayerName.LOGPROBS, LayerName.TEXT]
+    report = run(bundle, ToyEngine("llama.cpp"), target, battery=[*BATTERY, long], layers=layers)
+    assert report.verdict is Verdict.PASS, report.reason
+    notes = [note for layer in report.layers for note in layer.notes]
+    assert any(note.startswith("«too long» left out: longer than the context") for note in notes)
+    if isinstance(target, ShortPrompts):
+        assert report.layer("prompt").deviations[0].startswith("1 of 13 conversations are longer than the context")
+    assert report.next_step.startswith("this was a part of the comparison")
+    alone = run(bundle, ToyEngine("llama.cpp"), target, battery=[long], layers=layers)
+    assert alone.verdict is Verdict.INCONCLUSIVE
+
+
+class Thinks(ToyEngine):
+    """An Ollama that takes reasoning apart, and leaves out the tokens that it reads on the way."""
+
+    left_out = 2
+
+    def generate(self, prompt: Prompt, **options: Any) -> Generation:
+        said = super().generate(prompt, **options)
+        count = len(said.tokens) + (said.finish_reason == "stop" and not self.ids)
+        tokens = said.tokens[self.left_out :]
+        return replace(said, tokens=tokens, thinking="so", completion_tokens=count)
+
+
+class ThinksWhole(Thinks):
+    left_out = 0
+
+
+def test_tokens_that_ollama_leaves_out_are_no_difference(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    layers = [LayerName.LOGPROBS, LayerName.TEXT]
+    options: dict[str, Any] = {"battery": BATTERY, "layers": layers, "keep_going": True}
+    report = run(bundle, Thinks("ollama", ids=False), ThinksWhole(), **options)
+    assert report.layer(LayerName.LOGPROBS).status == "inconclusive"
+    assert "does not tell all tokens of an answer with reasoning" in report.layer(LayerName.LOGPROBS).notes[0]
+    assert (report.layer(LayerName.TEXT).status, report.layer(LayerName.TEXT).agreed) == ("pass", len(BATTERY))
+    other = run(bundle, Thinks("ollama", ids=False), ThinksWhole(seed=2), **options)
+    assert other.verdict is Verdict.INCONCLUSIVE
+    assert other.layer(LayerName.TEXT).compared < len(BATTERY), "what cannot be judged is not counted as agreed"
+
+
+def test_reasoning_with_all_its_tokens_is_compared(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    layers = [LayerName.LOGPROBS, LayerName.TEXT]
+    options: dict[str, Any] = {"battery": BATTERY, "layers": layers}
+    assert run(bundle, ThinksWhole("ollama", ids=False), ThinksWhole(), **options).verdict is Verdict.PASS
+    assert run(bundle, ThinksWhole("ollama", ids=False), ThinksWhole(seed=2), **options).verdict is Verdict.FAIL
+
+
+class Reticent(ToyEngine):
+    """A vLLM started with another --max-logprobs."""
+
+    def score(self, prompt: Any, continuation: Any, *, top: int) -> Any:
+        raise ServerError("Requested prompt logprobs of 20, which is greater than max allowed: 5", status=400)
+
+
+def test_a_server_that_may_not_tell_log_probabilities_is_not_called_wrong(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    report = run(bundle, ToyEngine("llama.cpp"), Reticent(), battery=BATTERY, layers=[LayerName.LOGPROBS])
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "greater than max allowed: 5" in report.layer(LayerName.LOGPROBS).notes[0]
+
+
+class Joins(ToyEngine):
+    """A llama.cpp: tokens that only begin a character are not listed, and the one that ends it has all its bytes."""
+
+    listed = False
+
+    def generate(self, prompt: Prompt, **options: Any) -> Generation:
+        said = super().generate(prompt, **options)
+        tokens = list(said.tokens)
+        begun, ended = tokens[2], tokens[3]
+        tokens[2:4] = [replace(ended, text=begun.text + ended.text)]
+        if self.listed:
+            tokens = [*said.tokens[:2], replace(begun, text=b"", logprob=0.0, top=()), *said.tokens[3:]]
+        return replace(said, tokens=tuple(tokens))
+
+
+class JoinsListed(Joins):
+    listed = True
+
+
+def test_tokens_that_llama_cpp_leaves_out_are_no_difference(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    options: dict[str, Any] = {"battery": BATTERY, "layers": [LayerName.LOGPROBS, LayerName.TEXT], "keep_going": True}
+    right = run(bundle, Joins("llama.cpp"), ToyEngine(), **options)
+    assert right.verdict is Verdict.PASS, right.reason
+    assert right.layer(LayerName.LOGPROBS).metrics["positions"] == 2 * len(BATTERY)
+    assert "compared up to token 2" in right.layer(LayerName.LOGPROBS).notes[0]
+    assert run(bundle, Joins("llama.cpp"), ToyEngine(seed=2), **options).verdict is Verdict.FAIL
+
+
+def test_a_position_without_candidates_is_passed_over(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    options: dict[str, Any] = {"battery": BATTERY, "layers": [LayerName.LOGPROBS, LayerName.TEXT]}
+    plain = run(bundle, ToyEngine("llama.cpp"), ToyEngine(), **options).layer(LayerName.LOGPROBS)
+    right = run(bundle, JoinsListed("llama.cpp"), ToyEngine(), **options)
+    assert right.verdict is Verdict.PASS, right.reason
+    assert right.layer(LayerName.LOGPROBS).metrics["positions"] == plain.metrics["positions"] - len(BATTERY)
+    assert run(bundle, JoinsListed("llama.cpp"), ToyEngine(seed=2), **options).verdict is Verdict.FAIL

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +232,35 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
     (bundle / "model" / "tokenizer.json").write_text("{}")
     with pytest.raises(BadInput, match=r"not a tokenizer.json"):
         run(bundle, ToyEngine("llama.cpp"), ToyEngine())
+
+
+def test_nobody_waits_for_requests_under_way_when_a_run_is_broken_off(tmp_path: Path) -> None:
+    """Neither the run nor the end of the process: a server may hang for as long as the time limit of a request."""
+    script = """
+import sys, threading
+from pathlib import Path
+from migrate.errors import ServerUnreachable
+from migrate.parity.case import Settings
+from migrate.parity.run import run
+from tests.parity.toy import ToyEngine, conversations
+
+asked = conversations(6)
+first = ToyEngine().tokenize(asked[0])
+
+class Hangs(ToyEngine):
+    def score(self, *args, **options):
+        if args[0] == first:
+            raise KeyboardInterrupt
+        threading.Event().wait(60)
+
+try:
+    run(Path(sys.argv[1]), ToyEngine("llama.cpp"), Hangs(), battery=asked, settings=Settings(concurrency=4))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    bundle = write_bundle(tmp_path / "bundle")
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(bundle)], cwd=root, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.stdout == "interrupted\n", done.stderr

@@ -104,6 +104,22 @@ def test_a_refusal_is_remembered(tmp_path: Path) -> None:
     assert caught.value.status == 400
 
 
+@pytest.mark.parametrize("status", [401, 404, 429])
+def test_what_can_be_mended_is_asked_again(status: int, tmp_path: Path) -> None:
+    """A missing key, a wrong name, too many requests: a run that goes on must not be told the same for ever."""
+
+    class Closed(ToyEngine):
+        def _ask(self, what: str) -> None:
+            raise ServerError("not now", status=status)
+
+    path = tmp_path / "journal.jsonl"
+    first = _witness(Closed(), Journal(path, IDENTITY))
+    with pytest.raises(ServerError, match="not now"):
+        first.tokenize("cat")
+    first.journal.close()
+    assert not path.exists()
+
+
 def test_a_journal_that_was_cut_off_and_one_of_another_run(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     first = _witness(ToyEngine(), Journal(path, IDENTITY))

@@ -58,7 +58,8 @@ def conversations(count: int, *, words: int = 2, least: int = 0) -> tuple[Conver
 class ToyEngine:
     """`ids=False` makes it as silent as Ollama; `noise` moves its log-probabilities; `dies_after` counts requests,
     `fails_at` names those (by number) that are answered with a 500; `restless` moves them anew at every request.
-    `stops` are the strings it stops at without being told; `faults` the behaviours that it gets wrong."""
+    `stops` are the strings it stops at without being told; `faults` the behaviours that it gets wrong; `limit` ends
+    answers to requests that name none."""
 
     def __init__(
         self,
@@ -76,11 +77,13 @@ class ToyEngine:
         stops: Sequence[str] = (),
         faults: Sequence[str] = (),
         context: int = 600,
+        limit: int | None = None,
     ) -> None:
         self.kind: Kind = kind
         self.ids, self.seed, self.noise, self.bos, self.ends, self.turn = ids, seed, noise, bos, ends, turn
         self.requests_left, self.fails_at = dies_after, frozenset(fails_at)
         self.restless, self.stops, self.faults, self.context = restless, tuple(stops), frozenset(faults), context
+        self.limit = limit
         self.asked: list[str] = []
 
     @property
@@ -102,11 +105,16 @@ class ToyEngine:
         if isinstance(prompt, Conversation) and len(str(prompt.messages)) > 4 * self.context:
             self._ask("chat")
             raise ServerError("too long", status=500 if "overflow" in self.faults else 400)
+        if isinstance(prompt, Conversation) and prompt.tools and ask.call_tools and "tools" in self.faults:
+            self._ask("chat")
+            raise ServerError('"auto" tool choice requires --enable-auto-tool-choice', status=400)
         limit = ask.max_tokens if ask.max_tokens is not None and "max_tokens" not in self.faults else 64
         if ask.format is not None:
             self._ask("chat")
             text = "no" if "format" in self.faults else self._formed(ask.format)
             said = Generation(text, (), "stop", 3, completion_tokens=len(text))
+            if ask.max_tokens is None and self.limit is not None and len(text) > self.limit:
+                said = replace(said, text=text[: self.limit], finish_reason="length", completion_tokens=self.limit)
         else:
             before = self.seed, self.noise
             if not ask.greedy:

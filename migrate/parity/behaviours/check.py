@@ -11,6 +11,7 @@ from migrate.parity.report import Check, Difference, LayerName, LayerReport
 
 PROBES: Mapping[str, Probe] = {
     "max tokens": limits.max_tokens,
+    "max tokens of the model": limits.max_tokens_of_the_model,
     "stop in the request": limits.stop_of_the_request,
     "stop strings of the model": limits.stops_of_the_model,
     "JSON mode": formats.json_mode,

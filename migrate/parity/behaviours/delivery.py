@@ -76,7 +76,10 @@ def at_once(run: Run) -> Found:
         if own.text != answer.text and len(answer.text) > 8 and answer.text in said:
             detail = f"«{case.name}» gets another conversation's answer when asked with others"
             return Found("different", detail, shown(own), shown(answer))
-    return Found("same", f"{len(cases)} at once are all answered, {same} word for word as alone")
+    detail = f"{len(cases)} at once are all answered, {same} word for word as alone"
+    if 2 * same < len(said):
+        return Found("told", f"{detail}: run parity with --concurrency {AT_ONCE}, which measures the noise of that")
+    return Found("same", detail)
 
 
 def penalties(run: Run) -> Found:

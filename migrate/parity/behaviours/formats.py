@@ -41,6 +41,11 @@ def tool_calls(run: Run) -> Found:
     cases = [case for case in run.open_cases if case.conversation.tools and case.target_ids]
     if not cases:
         return Found("unknown", "the model's template prints no tools")
+    first = ask_target(run, cases[0].target_conversation, Ask(max_tokens=1, call_tools=True))
+    if isinstance(first, Refusal):
+        if not run.bundle.parses_tools:
+            return Found("told", "the bundle has no parser for this model's calls: such requests are refused")
+        return Found("different", "the target refuses requests whose tools may be called", target=shown(first))
     if run.source.kind == "llama.cpp":
         return Found("unknown", "llama.cpp is asked below its tool parser: compare with a live Ollama")
     called = 0
@@ -54,6 +59,8 @@ def tool_calls(run: Run) -> Found:
                 detail = f"«{case.name}»: the same words, but {_say(ours)} became {_say(theirs)}"
                 return Found("different", detail, *map(shown, answers))
             return Found("unknown", f"«{case.name}»: the words differ already, so the calls may", *map(shown, answers))
+    if not called:
+        return Found("unknown", f"neither side calls a tool in {len(cases)} conversations with tools (both take them)")
     return Found("same", f"{len(cases)} conversations with tools, {called} calls: the same on both sides")
 
 

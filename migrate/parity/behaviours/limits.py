@@ -13,6 +13,7 @@ SHORT = 3
 MAX_OVERFLOW_TOKENS = 40_000
 """A longer context is not filled: the prompt would take megabytes and minutes."""
 MAX_STOPS = 4
+MAX_FORCED_TOKENS = 1024
 
 
 def max_tokens(run: Run) -> Found:
@@ -31,6 +32,30 @@ def max_tokens(run: Run) -> Found:
         elif answer.completion_tokens not in (None, SHORT):
             wrong.append(f"the {side} gives {answer.completion_tokens} tokens")
     return _judge(wrong, f"asked for {SHORT} tokens", *answers)
+
+
+def max_tokens_of_the_model(run: Run) -> Found:
+    """PARAMETER num_predict limits answers whose request names no limit: a schema forces one that is longer.
+
+    It shows a server that does not read the bundle's generation_config.json at all.
+    """
+    limit = run.bundle.facts.source.limit
+    cases = plain_cases(run)
+    if limit is None or not cases:
+        return Found("unknown", "the model sets no num_predict" if limit is None else "no plain conversation is left")
+    if limit > MAX_FORCED_TOKENS:
+        return Found("unknown", f"num_predict {limit} is too long to be written out")
+    long = " ".join(str(number) for number in range(limit + 8))
+    ask = Ask(format={"type": "string", "enum": [long]})
+    answer = ask_target(run, cases[0].target_conversation, ask)
+    if isinstance(answer, Refusal):
+        return Found("unknown", "a schema with one long string is refused", target=shown(answer))
+    if answer.finish_reason == "length" and answer.completion_tokens in (None, limit):
+        return Found("same", f"an answer without a limit ends after num_predict, {limit} tokens")
+    if answer.finish_reason == "length" and (answer.completion_tokens or 0) < limit:
+        return Found("unknown", f"the context ends before {limit} tokens", target=shown(answer))
+    detail = f"num_predict {limit} does not limit the target: does it run with the bundle's generation config?"
+    return Found("different", detail, target=shown(answer))
 
 
 def stop_of_the_request(run: Run) -> Found:
@@ -75,6 +100,7 @@ def stops_of_the_model(run: Run) -> Found:
     if not cases:
         return Found("unknown", "no plain conversation is left")
     case = cases[0]
+    neither = []
     for stop in wanted[:MAX_STOPS]:
         ask = Ask(max_tokens=160, format={"type": "string", "enum": [f"before {stop} after"]})
         answers = ask_source(run, case, ask), ask_target(run, case.target_conversation, ask)
@@ -85,6 +111,10 @@ def stops_of_the_model(run: Run) -> Found:
             return Found("different", f"the source stops at {stop!r}, the target writes on", *map(shown, answers))
         if "after" in ours.text and "after" not in theirs.text:
             return Found("different", f"the target stops at {stop!r}, the source writes on", *map(shown, answers))
+        if "after" in theirs.text:
+            neither.append(stop)
+    if neither:
+        return Found("told", f"neither side stops at {', '.join(map(repr, neither))}, which the model sets")
     return Found("same", f"{len(wanted[:MAX_STOPS])} stop strings of the model end an answer without being sent")
 
 

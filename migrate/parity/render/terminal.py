@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from migrate.parity.render.text import all_visible
 from migrate.parity.report import ClientVerdict, LayerReport, ParityReport, SamplePlan
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def render_terminal(report: ParityReport) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    report = ParityReport.model_validate(all_visible(report.model_dump()))
     sides = f"source     {report.source}\ntarget     {report.target}\n"
     if report.reference:
         sides += f"reference  {report.reference}\n"
@@ -49,7 +51,7 @@ def _table(report: ParityReport) -> Any:
 
     asked = report.traffic.origin if report.traffic.origin != "built-in battery" else "built-in conversations"
     title = f"Parity of {report.model}: {report.conversations} from {asked}"
-    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("layer", no_wrap=True)
     table.add_column("result", no_wrap=True)
     table.add_column("agree", no_wrap=True)

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 Item = TypeVar("Item")
 
@@ -50,6 +50,15 @@ def visible(text: str, *, keep: str = "\n\t") -> str:
     if text.isprintable():
         return text
     return "".join(c if _harmless(c) or c in keep else _escape(c) for c in text)
+
+
+def all_visible(value: Any) -> Any:
+    """The same of every text in a tree of lists and dictionaries."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {key: all_visible(item) for key, item in value.items()}
+    return [all_visible(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _harmless(c: str) -> bool:

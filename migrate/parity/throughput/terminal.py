@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from migrate.parity.render.text import all_visible
 from migrate.parity.report import Load, Percentiles, ThroughputReport
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def render_terminal(report: ThroughputReport) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    report = ThroughputReport.model_validate(all_visible(report.model_dump()))
     parts: list[Any] = [Text(f"{report.tool}, seed {report.seed}, {report.seconds:.0f} s. {report.workload}\n")]
     if report.loads:
         parts += [_loads(report), Text(LEGEND, style="dim")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class LlamaCppEngine:
         with self._client.reading("/completion"):
             return Generation(
                 text=answer["content"],
-                tokens=tuple(_position(entry) for entry in answer.get("completion_probabilities") or []),
+                tokens=_positions(answer.get("tokens") or [], answer.get("completion_probabilities") or []),
                 finish_reason=FINISH_REASONS.get(answer["stop_type"], answer["stop_type"]),
                 prompt_tokens=answer["tokens_evaluated"],
                 prompt_ids=tuple(given) if isinstance(given, list) else None,
@@ -160,10 +161,11 @@ class LlamaCppEngine:
         for index, token in enumerate(continuation):
             answer = self._object("POST", "/completion", body | {"prompt": [*prompt, *continuation[:index]]})
             with self._client.reading("/completion"):
-                expected = _position(answer["completion_probabilities"][0])
-                known = next((c for c in expected.top if c.id == token), None)
-                own = known or Candidate(token, b"", expected.top[-1].logprob)
-            scored.append(TokenLogprob(token, own.text, own.logprob, expected.top))
+                entries = answer["completion_probabilities"]
+                listed = _position(entries[0]).top if entries else ()
+            known = next((c for c in listed if c.id == token), None)
+            own = known or Candidate(token, b"", listed[-1].logprob if listed else 0.0)
+            scored.append(TokenLogprob(token, own.text, own.logprob, listed))
         return tuple(scored)
 
     def close(self) -> None:
@@ -174,6 +176,25 @@ class LlamaCppEngine:
         if not isinstance(answer, dict):
             raise ServerError(f"llama.cpp at {self.url} answered {path} with an unexpected shape", status=200)
         return answer
+
+
+def _positions(ids: Sequence[int], entries: Sequence[Mapping[str, Any]]) -> tuple[TokenLogprob, ...]:
+    """Every generated token; without candidates where llama.cpp tells none.
+
+    It leaves out the numbers of tokens that only begin a character (seen with 2026.10: an emoji of four tokens has one
+    entry, whose bytes are the whole character).
+    """
+    found: list[TokenLogprob] = []
+    known, gap = list(map(_position, entries)), False
+    for token in ids:
+        if known and known[0].id == token:
+            position = known.pop(0)
+            found.append(replace(position, text=b"") if gap else position)
+            gap = False
+        else:
+            found.append(TokenLogprob(token, b"", 0.0, ()))
+            gap = True
+    return (*found, *known)
 
 
 def _position(entry: Mapping[str, Any]) -> TokenLogprob:

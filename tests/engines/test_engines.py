@@ -172,3 +172,19 @@ def test_how_a_bundle_and_a_checkpoint_are_started(tmp_path: Path) -> None:
     assert vllm.serve_command(tmp_path, "v", 1, ["-x"])[:3] == ["v", "serve", "--config"]
     (tmp_path / "serve.sh").touch()
     assert vllm.serve_command(tmp_path, "v", 1, ["-x"]) == ["bash", str(tmp_path / "serve.sh"), "--port", "1", "-x"]
+
+
+def test_tokens_of_llama_cpp_that_only_begin_a_character() -> None:
+    """As llama.cpp 2026.10 told `"x🎉` : the emoji is four tokens and has one entry, at the last of them."""
+    from migrate.engines.llamacpp import _positions
+
+    def entry(token: int, text: bytes) -> dict[str, Any]:
+        top = [{"id": token, "bytes": list(text), "logprob": -0.1}]
+        return {"id": token, "bytes": list(text), "logprob": -0.1, "top_logprobs": top}
+
+    entries = [entry(1, b'"'), entry(87, b"x"), entry(231, "🎉".encode()), entry(733, b"")]
+    found = _positions([1, 87, 172, 253, 236, 231, 733], entries)
+    assert [position.id for position in found] == [1, 87, 172, 253, 236, 231, 733]
+    assert [bool(position.top) for position in found] == [True, True, False, False, False, True, True]
+    assert found[5].text == b"", "the bytes of its entry are those of the whole character"
+    assert [position.id for position in _positions([], entries)] == [1, 87, 231, 733]

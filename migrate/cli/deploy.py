@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +64,8 @@ def command(
         indices = [int(part) for part in gpus.split(",")]
     except ValueError:
         raise UsageError(f"--gpus {gpus}: must be indices of GPUs, such as 0,1") from None
-    names = [name.strip() for name in targets.split(",") if name.strip()] if targets else list(deploy.FIRST_RING)
+    asked = [name.strip() for name in targets.split(",") if name.strip()] if targets else list(deploy.FIRST_RING)
+    names = list(dict.fromkeys(asked))
     out = output or bundle / deploy.DIRECTORY
     wanted = deploy.Options(
         instances=instances,
@@ -78,6 +80,9 @@ def command(
         bundle_path=os.path.relpath(bundle.resolve(), out.resolve()),
     )
     deployment = deploy.read(bundle, wanted)
+    for part in (deployment.manifest.model_dir, "adapters"):
+        if out.resolve().is_relative_to((bundle / part).resolve()):
+            raise UsageError(f"-o {out}: the model lies there", hint="leave -o out: then it is BUNDLE/deploy")
     written = deploy.write(deployment, out, names, force=force)
     if as_json:
         print_json(
@@ -99,4 +104,4 @@ def command(
     say(f"{len(written)} files for {counted} of {deployment.served_name}; clients go to {deployment.url}")
     if unproved := [name for name in names if not deploy.TARGETS[name].proved]:
         say(f"checked for their structure only, nothing here could run them: {', '.join(unproved)}")
-    hint("\n      ".join(deploy.TARGETS[name].start.format(dir=out, bundle=bundle) for name in names))
+    hint("\n      ".join(deploy.TARGETS[name].start.format(dir=shlex.quote(str(out))) for name in names))

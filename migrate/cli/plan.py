@@ -121,12 +121,17 @@ def command(
     named = _named(ref, config, weights, dtype, models_dir, host)
     if not named.model.layers:
         output_tokens = output_tokens or 1  # an embedding model answers with a vector
-    load, share, notes = load_of(ref, requests, prompt_tokens, output_tokens)
+    context = max_model_len or named.max_model_len
+    load, share, notes = load_of(ref, requests, prompt_tokens, output_tokens, context)
+    longest = named.model.config.integer("max_position_embeddings", context)
+    if context > longest:
+        notes.append(
+            f"a context of {context:,} is more than the model's {longest:,}: vLLM starts with it only where rope "
+            "scaling reaches so far, or VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 is set"
+        )
     wanted = advise.Wanted(
         load=load,
-        settings=ServerSettings(
-            max_model_len or named.max_model_len, utilization, max_num_seqs, max_num_batched_tokens
-        ),
+        settings=ServerSettings(context, utilization, max_num_seqs, max_num_batched_tokens),
         level=level,
         rate=wanted_rate,
         budget=most,
@@ -141,7 +146,9 @@ def command(
         print_json(_json(named.model, wanted, rows, share, notes))
     else:
         _show(named.model, wanted, rows, share, notes, explain=explain)
-        if any(row.wins for row in rows) and ref is not None and bundle_at(ref) is None:
+        path = existing(ref)
+        checkpoint = path is not None and path.is_dir()  # `convert` takes what Ollama has
+        if any(row.wins for row in rows) and ref is not None and bundle_at(ref) is None and not checkpoint:
             hint(f"migrate convert {ref} -o out/")
     raise typer.Exit(0 if any(row.wins for row in rows) else 3)
 

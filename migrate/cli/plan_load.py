@@ -35,13 +35,17 @@ def bundle_at(ref: str | None) -> Path | None:
 
 
 def load_of(
-    ref: str | None, requests: Path | None, prompt: int | None, output: int | None
+    ref: str | None, requests: Path | None, prompt: int | None, output: int | None, context: int
 ) -> tuple[Load, PrefixShare | None, list[str]]:
-    """Lengths of a request: as given, else measured on the user's own, else the documented defaults."""
+    """Lengths of a request: as given, else measured on the user's own, else the documented defaults, in a `context`
+    (tokens) that is too short for them two thirds of it and one."""
     from migrate.plan import throughput
 
     if requests is None:
-        given = throughput.Load(prompt or throughput.PROMPT_TOKENS, output or throughput.OUTPUT_TOKENS)
+        defaults_fit = context >= throughput.PROMPT_TOKENS + throughput.OUTPUT_TOKENS
+        assumed_output = throughput.OUTPUT_TOKENS if defaults_fit else max(1, context // 3)
+        answer = output or max(1, min(assumed_output, context - (prompt or 0)))
+        given = throughput.Load(prompt or max(1, min(throughput.PROMPT_TOKENS, context - answer)), answer)
         defaults = [
             f"{name}: {value} tokens assumed"
             for name, value, asked in (("prompt", given.prompt, prompt), ("answer", given.output, output))

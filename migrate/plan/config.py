@@ -33,8 +33,39 @@ _LIMITS: Mapping[str, int] = {
     "num_experts": 1 << 14,
     "num_local_experts": 1 << 14,
     "n_routed_experts": 1 << 14,
+    "num_experts_per_tok": 1 << 14,
+    "top_k_experts": 1 << 14,
+    "moe_intermediate_size": 1 << 24,
+    "shared_expert_intermediate_size": 1 << 24,
+    "shared_intermediate_size": 1 << 24,
+    "n_shared_experts": 1 << 14,
+    "first_k_dense_replace": 1024,
+    "q_lora_rank": 1 << 24,
+    "kv_lora_rank": 1 << 24,
+    "qk_nope_head_dim": 1 << 16,
+    "qk_rope_head_dim": 1 << 16,
+    "v_head_dim": 1 << 16,
 }
 """Far above any model; what is larger is a mistake, and would cost time and memory here."""
+_MAY_BE_ZERO = frozenset(
+    {"sliding_window", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok", "top_k_experts"}
+    | {"shared_expert_intermediate_size", "shared_intermediate_size", "n_shared_experts", "first_k_dense_replace"}
+    | {"q_lora_rank"}
+)
+_CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    "gemma3": {
+        "vocab_size": 262_208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131_072,
+    }
+}
+"""Published configs of the larger Gemma 3 name only what differs from these (transformers, Gemma3TextConfig)."""
+_DTYPES = frozenset({"bfloat16", "float16", "float32", "half", "float"})
 
 
 class Config:
@@ -54,6 +85,11 @@ class Config:
                 found = next((merged[other] for other in others if merged.get(other) is not None), None)
                 if found is not None:
                     merged[key] = found
+        if isinstance(inner, Mapping):
+            kind = str(merged.get("model_type")).removesuffix("_text")
+            for key, value in _CLASS_DEFAULTS.get(kind, {}).items():
+                if merged.get(key) is None:
+                    merged[key] = value
         self.values: Mapping[str, Any] = merged | _of_full_layers(merged)
         for key in _LIMITS:
             if self.has(key):
@@ -71,9 +107,12 @@ class Config:
 
     @property
     def dtype(self) -> str:
-        """Of the weights: torch_dtype, or dtype in newer files; bfloat16 when neither is there."""
+        """Of the weights: torch_dtype, or dtype in newer files; bfloat16 when neither is there. Raises BadInput."""
         value = self.values.get("dtype") or self.values.get("torch_dtype") or "bfloat16"
-        return str(value).removeprefix("torch.")
+        name = str(value).removeprefix("torch.")
+        if name not in _DTYPES:
+            raise BadInput(f"{self.name}: dtype is {_short(value)}: not known here", hint="pass --dtype")
+        return name
 
     def has(self, key: str) -> bool:
         return self.values.get(key) is not None
@@ -87,7 +126,7 @@ class Config:
             return default
         if isinstance(value, bool) or not isinstance(value, int):
             raise BadInput(f"{self.name}: {key} is {_short(value)}, not a whole number")
-        low = 0 if key == "sliding_window" or key.startswith(("num_exp", "num_local", "n_routed")) else 1
+        low = 0 if key in _MAY_BE_ZERO else 1
         high = _LIMITS.get(key, 1 << 24)
         if not low <= value <= high:
             raise BadInput(f"{self.name}: {key} is {_short(value)}, which is not from {low:,} to {high:,}")

@@ -172,7 +172,8 @@ class Operating:
         return self.per_minute / 60 * self.load.output
 
     def within(self, level: ServiceLevel) -> bool:
-        pairs = ((self.ttft, level.ttft), (self.itl, level.itl), (self.e2e, level.e2e))
+        itl = self.itl if self.load.output > 1 else 0.0  # a single token has no next one
+        pairs = ((self.ttft, level.ttft), (itl, level.itl), (self.e2e, level.e2e))
         return all(limit is None or value <= limit for value, limit in pairs)
 
 

@@ -156,24 +156,24 @@ def from_config(config: Config, dtype: str | None = None) -> list[TensorSize]:
         BadInput: a key is missing.
     """
     architecture = for_model_type(config.model_type)
-    values = dict(config.values) | _defaults(config)
+    values = {key: value for key, value in config.values.items() if value is not None} | _defaults(config)
     item = DTYPE_BYTES.get(dtype or config.dtype, 2)
     try:
         dimensions = architecture.dimensions(values)
         rules = [rule for rule in architecture.tensors if not rule.group or _present(rule.group, config)]
         sizes: list[TensorSize] = []
         for rule in (rule for rule in rules if not rule.per_layer):
-            sizes += _sized(rule, rule.target, dimensions, item)
+            sizes += _sized(rule, rule.target, dimensions, item, config)
         for index in range(config.layers):
             layer = architecture.layer(values, index)
             own = {**dimensions, **layer.sizes}
             for rule in rules:
                 if rule.per_layer and (not rule.kind or rule.kind in layer.kinds):
-                    sizes += _sized(rule, rule.target.replace("{i}", str(index)), own, item)
+                    sizes += _sized(rule, rule.target.replace("{i}", str(index)), own, item, config)
     except (KeyError, TypeError, IndexError) as error:
+        what = f"{error} is" if isinstance(error, KeyError) else "a size that its architecture needs is"
         raise BadInput(
-            f"{config.name}: {error if isinstance(error, KeyError) else type(error).__name__} is missing or of no use",
-            hint="pass the model's whole config.json",
+            f"{config.name}: {what} missing or of no use", hint="pass the model's whole config.json"
         ) from None
     return [_as_released(size, config) for size in sizes]
 
@@ -208,8 +208,14 @@ def _bits(quantization: Mapping[str, Any]) -> int | None:
     return next((bits for bits in candidates if isinstance(bits, int) and 1 <= bits <= 16), None)
 
 
-def _sized(rule: Tensor, target: str, sizes: Mapping[str, int], item: int) -> Iterator[TensorSize]:
+def _sized(rule: Tensor, target: str, sizes: Mapping[str, int], item: int, config: Config) -> Iterator[TensorSize]:
     shapes = [resolve(words, sizes) for _, words in rule.sources]
+    if any(size < 1 for shape in shapes for size in shape):
+        found = " and ".join(" x ".join(map(str, shape)) for shape in shapes)
+        raise BadInput(
+            f"{config.name}: {target} would be {found}: a size is missing or zero",
+            hint="pass the model's whole config.json",
+        )
     count = sum(prod(shape) for shape in shapes)
     yield TensorSize(target, count, count * item, _is_matrix(target, shapes[0]))
 
@@ -244,7 +250,7 @@ def _defaults(config: Config) -> dict[str, object]:
         ("num_kv_heads", config.kv_heads),
         ("ffn_hidden_size", config.values.get("intermediate_size") or 4 * config.integer("hidden_size")),
     ):
-        if key not in config.values:
+        if config.values.get(key) is None:
             found[key] = value
     if config.has("qk_nope_head_dim"):
         found["qk_head_dim"] = config.integer("qk_nope_head_dim") + config.integer("qk_rope_head_dim")

@@ -156,6 +156,24 @@ def test_compose_reads_it(written: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert f"server {service['networks']['inside']['ipv4_address']}:8000 " in proxy
 
 
+@pytest.mark.parametrize(
+    ("host", "published"), [("localhost", "127.0.0.1:8000:8080"), ("::1", "[::1]:8000:8080"), ("10.0.0.5", None)]
+)
+def test_compose_publishes_on_an_address(bundle: Path, host: str, published: str | None, tmp_path: Path) -> None:
+    deploy.write(deploy.read(bundle, Options(host=host)), tmp_path, ["compose"])
+    ports = loaded((tmp_path / "compose.yaml").read_text())["services"]["proxy"]["ports"]
+    assert ports == [published or f"{host}:8000:8080"]
+    if ":" not in host:  # this release reads no IPv6 address; Docker's own does
+        ask("docker-compose", "-f", tmp_path / "compose.yaml", "config", "-q")
+
+
+def test_compose_publishes_on_no_name(bundle: Path) -> None:
+    named = deploy.read(bundle, Options(host="gpu.example.com"))
+    with pytest.raises(UsageError, match=r"--host gpu\.example\.com: Compose publishes on an IP address"):
+        deploy.files(named, ["compose"])
+    assert "listen gpu.example.com:8000;" in deploy.files(named, ["nginx"])["nginx.conf"]
+
+
 def test_compose_finds_a_bundle_elsewhere(bundle: Path) -> None:
     text = deploy.files(deploy.read(bundle, Options(bundle_path="../my $bundle: 1")), ["compose"])["compose.yaml"]
     assert "../my $$bundle: 1:/bundle:ro" in loaded(text)["services"]["support-bot-0"]["volumes"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,8 @@ def serve(bundle: Path, state: Path, *arguments: str, **environment: str) -> sub
         (["start", "--instances", "0"], "--instances 0 is no number"),
         (["--instances", "2; touch pwned"], "is no number"),
         (["--instances", "3", "--port", "65534"], "only 65535 ports"),
+        (["restart"], "restart is no command"),
+        (["stpo", "--port", "8001"], "stpo is no command"),
     ],
 )
 def test_what_cannot_be_meant(bundle: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
@@ -94,6 +98,61 @@ def test_a_vllm_that_ends_at_once(bundle: Path, tmp_path: Path) -> None:
     assert "--gpu-memory-utilization 0.46 each" in done.stderr
     assert "vLLM did not come up" in done.stderr
     assert done.stderr.count("starting vLLM") == 1, "the second is not tried"
+
+
+SEEN_ABOVE = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+ENDED = {
+    "weights": (
+        "(Worker pid=26560) ERROR 11-25 23:58:04 [multiproc_executor.py:953] "
+        "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata",
+        "(EngineCore pid=26212) ERROR 11-25 23:58:09 [core.py:1510] Exception: WorkerProc initialization failed due "
+        "to an exception in a background process. See stack trace for root cause.",
+        SEEN_ABOVE,
+    ),
+    "engine": (
+        "(APIServer pid=11477) WARNING 11-25 23:47:31 [system_utils.py:255] Found ulimit of 20000. This can cause "
+        "fd limit errors like `OSError: [Errno 24] Too many open files`",
+        "(APIServer pid=11477) ERROR 11-25 23:53:11 [async_llm.py:906] vllm.v1.engine.exceptions.EngineDeadError: "
+        "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+    ),
+    "worker": (
+        "(EngineCore pid=8278) ERROR 11-26 00:07:08 [multiproc_executor.py:315] Worker proc VllmWorker-0 died "
+        "unexpectedly (exit code: -9), shutting down executor.",
+        "(EngineCore pid=8278) ERROR 11-26 00:07:08 [core.py:1512] RuntimeError: Executor failed.",
+        "RuntimeError: Executor failed.",
+    ),
+    "nothing": ("Killed",),
+}
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("weights", "safetensors._safetensors_rust.SafetensorError: Error while deserializing header"),
+        ("engine", "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue"),
+        ("worker", "Worker proc VllmWorker-0 died unexpectedly (exit code: -9)"),
+        ("nothing", "no error in its log"),
+    ],
+)
+def test_the_reason_is_the_root_cause(bundle: Path, tmp_path: Path, log: str, reason: str) -> None:
+    """Lines that vLLM 0.32 wrote when it ended: with a weight file cut short, with its engine killed, ..."""
+    (tmp_path / "lines").write_text("\n".join(ENDED[log]) + "\n")
+    program = tmp_path / "ends"
+    program.write_text(f'#!/bin/sh\ncat "{tmp_path}/lines"\nexit 1\n')
+    program.chmod(0o755)
+    done = serve(bundle, tmp_path / "state", "start", "--port", "18123", VLLM_COMMAND=str(program))
+    assert done.returncode == 1
+    assert f"vLLM did not come up: {reason}" in done.stderr
+
+
+def test_a_port_that_something_else_has(bundle: Path, tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = serve(bundle, tmp_path, "--port", str(server.server_port), VLLM_COMMAND="false")
+        server.shutdown()
+    assert done.returncode == 1
+    assert f"port {server.server_port} is taken: what listens there answers with status 501" in done.stderr
+    assert "starting vLLM" not in done.stderr
 
 
 def test_state_of_somebody_else_is_not_used(bundle: Path, tmp_path: Path) -> None:

@@ -95,3 +95,18 @@ def test_no_bundle(run: Run, tmp_path: Path) -> None:
     done = run("deploy", tmp_path)
     assert done.code == 2
     assert "not a bundle" in done.err
+
+
+def test_the_next_command_can_be_pasted(run: Run, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my $files"
+    done = run("deploy", bundle, "-o", out, "--for", "compose,compose")
+    assert done.code == 0, done.err
+    assert done.err.count(f"docker compose -f '{out}'/compose.yaml up -d") == 1
+
+
+def test_not_among_the_weights(run: Run, bundle: Path) -> None:
+    before = tree(bundle)
+    done = run("deploy", bundle, "-o", bundle / "model" / "deploy", "--for", "nginx")
+    assert done.code == 2
+    assert "the model lies there" in done.err
+    assert tree(bundle) == before

@@ -108,6 +108,46 @@ def test_a_bundle(bundle: Path) -> None:
     assert run_json(bundle / "model", "--gpu", "L4")["gpus"][0]["kv_bytes_per_token"] == 2048
 
 
+@pytest.mark.parametrize(
+    ("context", "lengths", "load"),
+    [
+        (1024, [], (512, 256)),
+        (256, [], (171, 85)),
+        (600, ["--prompt-tokens", 500], (500, 100)),
+        (600, ["--output-tokens", 400], (200, 400)),
+        (1, [], (1, 1)),
+    ],
+)
+def test_assumed_lengths_fit_into_a_short_context(
+    llama: Path, context: int, lengths: list[Any], load: tuple[int, int]
+) -> None:
+    code = 3 if sum(load) > context else 0
+    found = run_json("--config", llama, "--gpu", "L40S", "--max-model-len", context, *lengths, code=code)
+    assert (found["load"]["prompt"], found["load"]["output"]) == load
+
+
+def test_a_context_longer_than_the_models(llama: Path) -> None:
+    note = "more than the model's 131,072"
+    assert note in " ".join(run_json("--config", llama, "--gpu", "H100", "--max-model-len", 200_000)["notes"])
+    assert note not in " ".join(run_json("--config", llama, "--gpu", "H100", "--max-model-len", 131_072)["notes"])
+
+
+def test_a_single_token_has_no_next_one(llama: Path) -> None:
+    rates = [
+        run_json("--config", llama, "--gpu", "L40S", "--output-tokens", n)["gpus"][0]["requests_per_minute"]
+        for n in (1, 10, 100)
+    ]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_next_is_a_command_that_exists(bundle: Path, shared: Path) -> None:
+    """`convert` takes what Ollama has, and no checkpoint directory."""
+    said = CliRunner().invoke(app, [str(bundle / "model"), "--gpu", "L4"]).stderr
+    assert "migrate convert" not in said
+    said = CliRunner().invoke(app, ["q4-bot", "--models-dir", str(shared / "ollama" / "store"), "--gpu", "L4"]).stderr
+    assert "migrate convert q4-bot -o out/" in said
+
+
 def test_a_model_of_the_store(shared: Path) -> None:
     found = run_json("q4-bot", "--models-dir", shared / "ollama" / "store", "--gpu", "L4", "--max-model-len", 1024)
     assert found["weights"]["ways"]["repack"] < found["weights"]["ways"]["dense"]

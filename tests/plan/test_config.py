@@ -13,19 +13,42 @@ from migrate.errors import BadInput, MigrateError, NotFound
 from migrate.plan import config as configs
 from migrate.plan import weights
 from migrate.plan.config import Config
-from migrate.plan.layers import layer_caches
+from migrate.plan.layers import growing_bytes_per_token, layer_caches
 from tests.plan.published import LLAMA_8B
 
 
 def test_the_text_part_of_a_model_with_eyes_counts() -> None:
-    found = Config(
-        {"model_type": "gemma3", "vision_config": {}, "text_config": {"model_type": "gemma3_text", **_SIZES}}
-    )
-    assert found.model_type == "gemma3"
+    found = Config({"model_type": "mistral3", "vision_config": {}, "text_config": {"model_type": "mistral", **_SIZES}})
+    assert found.model_type == "mistral"
     assert (found.layers, found.heads, found.head_dim) == (2, 4, 8)
 
 
 _SIZES: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters", "token"),
+    [
+        (
+            {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34},
+            3_880_263_168,
+            5 * 4 * 2 * 256 * 2,
+        ),
+        (
+            {"hidden_size": 5376, "intermediate_size": 21504, "num_hidden_layers": 62, "num_attention_heads": 32,
+             "num_key_value_heads": 16, "head_dim": 128},
+            27_009_346_304,
+            10 * 16 * 2 * 128 * 2,
+        ),
+    ],
+)  # fmt: skip
+def test_gemma3_as_published_leaves_sizes_to_its_class(text: dict[str, int], parameters: int, token: int) -> None:
+    """Gemma 3 4B and 27B: no vocab_size, and of the small one no heads either."""
+    config = Config(
+        {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "sliding_window": 1024, **text}}
+    )
+    assert sum(size.parameters for size in weights.from_config(config)) == parameters
+    assert growing_bytes_per_token(layer_caches(config)) == token
 
 
 def test_names_of_older_classes() -> None:
@@ -72,6 +95,30 @@ def test_a_missing_key_is_named(key: str) -> None:
 def test_an_absurd_number_is_refused_before_it_costs_anything(key: str, value: Any) -> None:
     with pytest.raises(BadInput, match=key) as caught:
         layer_caches(Config(LLAMA_8B | {key: value}))
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("intermediate_size", None),
+        ("moe_intermediate_size", -1),
+        ("moe_intermediate_size", 1.5),
+        ("shared_expert_intermediate_size", -1),
+        ("q_lora_rank", -1),
+        ("n_shared_experts", 1.5),
+        ("first_k_dense_replace", 10**30),
+        ("num_experts_per_tok", 10**6),
+        ("torch_dtype", "x"),
+        ("torch_dtype", ["bfloat16"]),
+    ],
+)
+def test_a_size_that_would_be_counted_wrongly_is_refused(key: str, value: Any) -> None:
+    values = {name: kept for name, kept in LLAMA_8B.items() if name != key} | ({} if value is None else {key: value})
+    with pytest.raises(BadInput) as caught:
+        weights.from_config(Config(values))
+    named = {"intermediate_size": "mlp.gate_proj", "torch_dtype": "dtype"}.get(key, key)
+    assert named in str(caught.value)
     assert len(str(caught.value)) < 300
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -106,6 +107,19 @@ class Deployment:
     def loopback(self) -> bool:
         """Whether only this machine can reach it, as with Ollama's default."""
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    @property
+    def address(self) -> str:
+        """Where the proxy listens, as an IP address: Docker publishes on those alone. Raises UsageError for a name."""
+        host = {"localhost": "127.0.0.1"}.get(self.host.lower(), self.host)
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise UsageError(
+                f"--host {self.host}: Compose publishes on an IP address, not on a name",
+                hint="pass --host with an address of that machine, or 0.0.0.0 for all of them",
+            ) from None
+        return f"[{host}]" if ":" in host else host
 
     @property
     def url(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from migrate import __version__, resources
 from migrate.bundle import format as bundle_format
 from migrate.bundle.runbook import runbook
-from migrate.errors import BadInput, OutputExists, Refused, StoreError, UsageError
+from migrate.errors import BadInput, MigrateError, OutputExists, Refused, StoreError, UsageError
 from migrate.findings import Finding
 from migrate.gguf.header import GGUFHeader
 from migrate.mapping import adapters
@@ -266,12 +266,25 @@ def _beside(out: Path) -> Iterator[Path]:
         if out.is_dir():
             out.rename(old)
         building.rename(out)
+        if old.is_dir():
+            _keep_others(old, out)
     except OSError as error:
         raise UsageError(f"{out} could not be written: {error.strerror or error}") from error
     finally:
         if old.is_dir() and not out.exists():
             old.rename(out)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _keep_others(old: Path, out: Path) -> None:
+    """What lies in a replaced bundle and is none of its files moves along: proofs, recordings, deployment files."""
+    try:
+        own = {name.partition("/")[0] for name in bundle_format.read(old).files}
+    except MigrateError:
+        own = set()
+    for path in sorted(old.iterdir()):
+        if path.name not in own | {bundle_format.FILE_NAME} and not (out / path.name).exists():
+            path.rename(out / path.name)
 
 
 def _check_sources(migration: Migration) -> None:

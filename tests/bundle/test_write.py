@@ -108,13 +108,29 @@ def test_existing_output_is_kept_without_force(bundle: Path) -> None:
     assert tree(bundle) == before
 
 
+def test_force_keeps_what_is_not_the_bundles(tmp_path: Path) -> None:
+    """The runbook has its recordings and proofs written into the bundle's directory."""
+    out = tmp_path / "out"
+    write.write(migration("q4-bot"), out)
+    (out / "proof" / "run").mkdir(parents=True)
+    (out / "proof" / "run" / "report.json").write_text("{}")
+    (out / "requests.jsonl").write_text("{}\n")
+    write.write(migration("child-bot"), out, force=True)
+    assert (out / "proof" / "run" / "report.json").read_text() == "{}"
+    assert (out / "requests.jsonl").read_text() == "{}\n"
+    fresh = tmp_path / "fresh"
+    write.write(migration("child-bot"), fresh)
+    ours = {name: digest for name, digest in tree(out).items() if not name.startswith(("proof/", "requests"))}
+    assert ours == tree(fresh), "nothing of the old bundle is left"
+
+
 def test_force_replaces_a_bundle_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write.write(migration("q4-bot"), out)
     (out / "mine.txt").write_text("x")
     write.write(migration("child-bot"), out, force=True)
     assert bundle_format.read(out).source.name == "child-bot:latest"
-    assert not (out / "mine.txt").exists()
+    assert (out / "mine.txt").read_text() == "x"
 
     other = tmp_path / "other"
     other.mkdir()

@@ -29,6 +29,7 @@ from migrate.parity import battery as built_in
 from migrate.parity.case import Case, Run, Settings
 from migrate.parity.facts import Bundle, read_bundle
 from migrate.parity.report import LayerName, LayerReport, ParityReport, Traffic, Verdict
+from migrate.parity.statistics import stats
 from migrate.parity.vocabulary import read_vocabulary
 from migrate.parity.witness import Journal, Witness, describe
 
@@ -109,12 +110,14 @@ def run(
     leaves for that.
 
     Raises NotFound or BadInput when `bundle` is none, BadInput when the journal is of another run, MissingExtra when
-    tasks or samples are wanted and the statistics are not installed.
+    tasks, samples or a reference are wanted and the statistics are not installed.
     """
     asked, settings = asked or Asked(), settings or Settings()
     watch = watch or Watch(end=progress or (lambda report: None))
     opened = read_bundle(bundle)
     wanted = _applicable(layers, opened, asked, settings, source, target)
+    if reference is not None:
+        stats()
     conversations = tuple(battery) if battery is not None else asked.conversations
     if conversations is None:
         conversations = built_in.battery(opened.facts)
@@ -186,8 +189,6 @@ def _applicable(
     if not asked.tasks:
         wanted.discard(LayerName.TASKS)
     if wanted & {LayerName.SAMPLED, LayerName.TASKS}:
-        from migrate.parity.statistics import stats
-
         stats()
     if not target.capabilities.generate:
         wanted -= {LayerName.NOISE, LayerName.TEXT, LayerName.SAMPLED, LayerName.BEHAVIOURS, LayerName.TASKS}

@@ -220,6 +220,15 @@ class Run:
             return self.source.chat(self.source_prompt(case), ask)
         return self.source.chat(case.conversation, ask)
 
+    def ask_source_greedily(self, case: Case) -> Generation:
+        """The source's greedy answer with its candidates. Raises EngineError."""
+        return self.source.generate(
+            self.source_prompt(case),
+            max_tokens=self.settings.max_tokens,
+            top_logprobs=self.settings.top,
+            stop=self.source_stop,
+        )
+
     def source_answer(self, case: Case) -> Generation | None:
         """The source's greedy answer, asked once: from its own token ids where it tells them, else through chat.
 
@@ -227,12 +236,7 @@ class Run:
         """
         if case.source_answer is None and not case.excluded:
             try:
-                case.source_answer = self.source.generate(
-                    self.source_prompt(case),
-                    max_tokens=self.settings.max_tokens,
-                    top_logprobs=self.settings.top,
-                    stop=self.source_stop,
-                )
+                case.source_answer = self.ask_source_greedily(case)
             except ServerError as error:
                 if not is_refusal(error):
                     raise
@@ -243,7 +247,7 @@ class Run:
         """(ids of an answer's tokens as far as they are known, without a closing special token; whether that is all).
 
         Not known is what stands behind bytes that do not name one token, or behind tokens that are missing: Ollama's
-        while it takes reasoning apart, and those that only begin a character, which llama.cpp leaves out.
+        while it takes reasoning apart, and those that only begin a character, of which it tells nothing.
         """
         if has_gaps(answer):
             return (), False

@@ -70,12 +70,7 @@ def _source_again(run: Run, case: Case) -> Generation | None:
     if case.source_answer is None:
         return None
     try:
-        return run.source.generate(
-            run.source_prompt(case),
-            max_tokens=run.settings.max_tokens,
-            top_logprobs=run.settings.top,
-            stop=run.source_stop,
-        )
+        return run.ask_source_greedily(case)
     except ServerError as error:
         if not is_refusal(error):
             raise

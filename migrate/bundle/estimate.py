@@ -42,17 +42,21 @@ def estimate(migration: Migration, out: Path | None) -> Estimate:
     layout, checkpoint = migration.layout, migration.model.checkpoint
     if migration.refused or (layout is None and checkpoint is None):
         return Estimate(None, None, None)
-    disk = checkpoint.nbytes if checkpoint else _weight_bytes(migration)
+    disk = weight_bytes(migration)
     where = (out or Path()).resolve().parent
     free = shutil.disk_usage(where).free if where.is_dir() else None
     return Estimate(disk, free, None if checkpoint else _seconds(migration))
 
 
-def _weight_bytes(migration: Migration) -> int:
+def weight_bytes(migration: Migration) -> int | None:
+    """Of the checkpoint that would be written; None where it is not known."""
+    if migration.model.checkpoint is not None:
+        return migration.model.checkpoint.nbytes
+    if migration.layout is None:
+        return None
     from migrate.checkpoint.convert import plan_storage
     from migrate.checkpoint.weights import output_tensors
 
-    assert migration.layout is not None
     plan = plan_storage(migration.layout, migration.way, migration.dtype)
     return sum(t.nbytes for t in output_tensors(plan.assignments))
 

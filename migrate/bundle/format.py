@@ -15,6 +15,8 @@ from migrate.errors import BadInput, NotFound
 
 SCHEMA_VERSION = 1
 FILE_NAME = "migration.json"
+SHOW_FILE = "ollama_show.json"
+"""Beside it: {served name: {"model_info": ..., "tensors": ...}}, what /api/show says of the weights."""
 MAX_BYTES = 64 << 20
 
 
@@ -40,6 +42,16 @@ class Source(_Model):
     parameters: list[dict[str, Any]] = Field(description="name, value, origin; defaults included")
     adds_bos: bool = Field(description="llama.cpp puts BOS before the prompt")
     ollama_version: str = Field(description="whose behaviour was assumed")
+    renderer: str | None = None
+    parser: str | None = None
+    capabilities: list[str] = Field(default=[], description="in the order of /api/tags")
+    licenses: list[str] = []
+    parent: str | None = Field(default=None, description="the model it was made FROM")
+    size: int = Field(default=0, description="bytes of all layers, as /api/tags counts them")
+    manifest_digest: str | None = Field(default=None, description="hexadecimal, the `digest` of /api/tags")
+    details: dict[str, Any] = Field(default={}, description="as /api/tags shows them")
+    adapter_digests: list[str] = []
+    blobs: dict[str, str] = Field(default={}, description="role -> file in Ollama's store, sha256-...")
 
 
 class Target(_Model):
@@ -82,8 +94,26 @@ class Original(_Model):
     judgements: dict[str, int] = Field(description="tensors remade byte for byte, within their codes")
 
 
+class Variant(_Model):
+    """One of several models on the same weights, served by one vLLM under names of its own.
+
+    `request_defaults` is what the middleware fills into requests for it, as they stand in request_defaults.json.
+    """
+
+    name: str
+    served_model_name: list[str]
+    source: Source
+    findings: list[FindingEntry]
+    max_model_len: int = Field(description="tokens it was decided to have alone; the server has the largest of all")
+    eos_token_id: list[int] = Field(description="every id that ends an answer of it")
+    stop_token_ids: list[int] = Field(description="those of them that the server does not stop on for all variants")
+    request_defaults: dict[str, Any]
+    adapter: str | None = Field(default=None, description="directory of its LoRA")
+    chat_template: str | None = Field(default=None, description="file with its own template")
+
+
 class Manifest(_Model):
-    """The whole of migration.json."""
+    """The whole of migration.json. Of a set, `source` and `target` are the first variant's; one model has none."""
 
     schema_version: Literal[1] = 1
     generator: str
@@ -93,9 +123,33 @@ class Manifest(_Model):
     original: Original | None = None
     findings: list[FindingEntry]
     files: dict[str, FileEntry]
+    variants: list[Variant] = []
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+    def variant(self, name: str) -> Variant | None:
+        """The variant served under `name`; None where there is none, and in a bundle of one model."""
+        return next((v for v in self.variants if name == v.name or name in v.served_model_name), None)
+
+
+def read_show(bundle: Path) -> dict[str, dict[str, Any]]:
+    """ollama_show.json: served name -> model_info and tensors; {} for a bundle written before there was one.
+
+    Raises BadInput for a damaged file.
+    """
+    path = bundle / SHOW_FILE
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > MAX_BYTES:
+        raise BadInput(f"{path}: larger than {MAX_BYTES >> 20} MiB: not a file of ours")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadInput(f"{path}: not JSON: {error}", hint="convert the model again") from None
+    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+        raise BadInput(f"{path}: not an object of objects", hint="convert the model again")
+    return content
 
 
 def read(bundle: Path) -> Manifest:

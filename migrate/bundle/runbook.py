@@ -6,6 +6,7 @@ package must not import it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from migrate import resources
 from migrate.findings import Finding, Status
 from migrate.mapping.inspection import kv_bytes_per_token
 from migrate.mapping.migration import Migration
+from migrate.mapping.variants import Variant
 from migrate.vllm import versions
 
 MEANINGS = {
@@ -52,8 +54,8 @@ def reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def runbook(migration: Migration, findings: Sequence[Finding], generator: str) -> str:
-    """The text of MIGRATION.md."""
+def runbook(migration: Migration, findings: Sequence[Finding], generator: str, variants: Sequence[Variant] = ()) -> str:
+    """The text of MIGRATION.md; `variants`: the models of a set, whose server `migration` is."""
     version = versions.find(migration.choices.vllm_version)
     model, header = migration.model, migration.model.gguf
     assert header is not None
@@ -93,8 +95,25 @@ def runbook(migration: Migration, findings: Sequence[Finding], generator: str) -
         request_defaults=migration.request_defaults,
         pooling=migration.pooling,
         limits=Limits(),
+        variants=[_variant(variant) for variant in variants],
     )
     return text.rstrip() + "\n"
+
+
+def _variant(variant: Variant) -> dict[str, str]:
+    """A row of the table of models."""
+    shown = {key: value for key, value in variant.defaults.items() if key != "chat_template_kwargs"}
+    system = variant.migration.model.system or ""
+    notable = [f for f in variant.findings if f.status in (Status.APPROXIMATE, Status.DROPPED)]
+    return {
+        "names": ", ".join(variant.served_names),
+        "system": " ".join(system.split())[:60] or "none",
+        "defaults": ", ".join(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in shown.items())
+        or "none",
+        "context": f"{variant.migration.max_model_len:,}",
+        "adapter": variant.directory or "",
+        "notable": "; ".join(f"{f.item}: {f.status.value}" for f in notable) or "none",
+    }
 
 
 def _weight_bytes(migration: Migration) -> int:

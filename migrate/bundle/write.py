@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from migrate import __version__, resources
 from migrate.bundle import format as bundle_format
+from migrate.bundle import source as sources
 from migrate.bundle.runbook import runbook
 from migrate.errors import BadInput, MigrateError, OutputExists, Refused, StoreError, UsageError
 from migrate.findings import Finding
 from migrate.gguf.header import GGUFHeader
 from migrate.mapping import adapters
 from migrate.mapping.migration import Migration
-from migrate.ollama.options import CURRENT_VERSION
 from migrate.original.prove import Proof
 from migrate.vllm import serve, versions
 
@@ -47,7 +46,7 @@ def write(migration: Migration, out: Path, *, force: bool = False, progress: Pro
     """
     check_movable(migration)
     check_output(out, force=force)
-    with _beside(out) as building:
+    with beside(out) as building:
         _write_into(building, migration, progress)
     manifest = bundle_format.read(out)
     weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".safetensors"))
@@ -75,35 +74,53 @@ def check_output(out: Path, *, force: bool) -> None:
 
 
 def _write_into(root: Path, migration: Migration, progress: Progress | None) -> None:
+    findings = write_model(root, migration, progress)
+    findings = list(dict.fromkeys([*findings, *_write_adapter(root, migration)]))
+    write_launch_files(root, migration)
+    write_text(root / "MIGRATION.md", runbook(migration, findings, GENERATOR))
+    write_show(root, {migration.served_names[0]: migration})
+    manifest = manifest_of(migration, findings, list_files(root))
+    write_text(root / bundle_format.FILE_NAME, manifest.to_json())
+
+
+def write_model(root: Path, migration: Migration, progress: Progress | None) -> list[Finding]:
+    """`model/`: weights, tokenizer, configuration, chat template. Returns the ledger with what was found on the way."""
     header = migration.model.gguf
     if header is None or (migration.generation is None and not migration.pooling):
         raise Refused("the weights are not on this machine")
-    _check_sources(migration)
+    check_sources(migration)
     model_dir = root / "model"
     model_dir.mkdir()
     if migration.model.checkpoint is not None:
         from migrate.checkpoint.passthrough import copy_checkpoint
 
         copy_checkpoint(migration.model.checkpoint, model_dir, progress=progress)
-        weights_findings: Sequence[Finding] = ()
+        found: Sequence[Finding] = ()
         if not (model_dir / "tokenizer.json").exists() and header.get("tokenizer.ggml.tokens"):
             from migrate.checkpoint.tokenizer import write_tokenizer
 
-            _, weights_findings = write_tokenizer(header, model_dir)
+            _, found = write_tokenizer(header, model_dir)
     else:
-        weights_findings = _convert(migration, header, model_dir, progress)
-    findings = list(dict.fromkeys([*migration.ledger, *weights_findings, *_write_adapter(root, migration)]))
+        found = _convert(migration, header, model_dir, progress)
     if migration.generation is not None:
-        _text(model_dir / "generation_config.json", _json(migration.generation.to_dict()))
+        write_text(model_dir / "generation_config.json", to_json(migration.generation.to_dict()))
     if migration.chat_template is not None:
-        _text(model_dir / "chat_template.jinja", migration.chat_template)
+        write_text(model_dir / "chat_template.jinja", migration.chat_template)
+    return list(dict.fromkeys([*migration.ledger, *found]))
+
+
+def write_launch_files(root: Path, migration: Migration) -> None:
+    """serve.yaml, serve.sh and what they need, and the licences."""
     for name, text in launch_files(migration).items():
-        _text(root / name, text, executable=name.endswith(".sh"))
+        write_text(root / name, text, executable=name.endswith(".sh"))
     if migration.model.licenses:
-        _text(root / "LICENSE", "\n\n".join(t.rstrip() for t in migration.model.licenses) + "\n")
-    _text(root / "MIGRATION.md", runbook(migration, findings, GENERATOR))
-    manifest = _manifest(migration, findings, _files(root))
-    _text(root / bundle_format.FILE_NAME, manifest.to_json())
+        write_text(root / "LICENSE", "\n\n".join(t.rstrip() for t in migration.model.licenses) + "\n")
+
+
+def write_show(root: Path, migrations: Mapping[str, Migration]) -> None:
+    """ollama_show.json: served name -> what /api/show says of the weights."""
+    shown = {name: sources.shown(migration) for name, migration in migrations.items()}
+    write_text(root / bundle_format.SHOW_FILE, to_json(shown))
 
 
 def _convert(migration: Migration, header: GGUFHeader, model_dir: Path, progress: Progress | None) -> Sequence[Finding]:
@@ -125,10 +142,15 @@ def _convert(migration: Migration, header: GGUFHeader, model_dir: Path, progress
 
 
 def _write_adapter(root: Path, migration: Migration) -> Sequence[Finding]:
+    name = adapters.base_name(migration.served_names)
+    return write_adapter(migration, root / adapters.DIRECTORY, base_name=name)
+
+
+def write_adapter(migration: Migration, directory: Path, *, base_name: str) -> Sequence[Finding]:
+    """The model's LoRA as PEFT, if it has one that is served. `base_name`: what the weights are served as."""
     adapter = migration.adapter
     if adapter is None or adapter.merged:
         return ()
-    directory = root / adapters.DIRECTORY
     directory.mkdir(parents=True)
     if adapter.header is None:
         for path in adapter.files:
@@ -137,8 +159,7 @@ def _write_adapter(root: Path, migration: Migration) -> Sequence[Finding]:
     from migrate.checkpoint.lora import convert_adapter
 
     assert migration.model.gguf is not None
-    name = adapters.base_name(migration.served_names)
-    return convert_adapter(adapter.header, migration.model.gguf, directory, base_name=name).findings
+    return convert_adapter(adapter.header, migration.model.gguf, directory, base_name=base_name).findings
 
 
 def launch_files(migration: Migration) -> dict[str, str]:
@@ -165,44 +186,28 @@ def launch_files(migration: Migration) -> dict[str, str]:
     }
     if migration.request_defaults:
         files["migrate_defaults.py"] = resources.text("bundle/migrate_defaults.py")
-        files["request_defaults.json"] = _json(dict(migration.request_defaults))
+        files["request_defaults.json"] = to_json(dict(migration.request_defaults))
     if migration.tool_tag is not None:
         files["tool_parser.py"] = tool_parser(migration.tool_tag)
     return files
 
 
-def tool_parser(tag: str) -> str:
-    """The plugin for vLLM that finds tool calls behind `tag`."""
-    default = 'TAG = "{"'
+def tool_parser(tag: str, tags: Mapping[str, str] | None = None) -> str:
+    """The plugin for vLLM that finds tool calls behind `tag`; behind another where `tags` has one for the name."""
     source = resources.text("bundle/tool_parser.py")
-    assert source.count(default) == 1
-    return source.replace(default, f"TAG = {tag!r}")
+    for default, value in (('TAG = "{"', f"TAG = {tag!r}"), ("TAGS = {}", f"TAGS = {dict(tags or {})!r}")):
+        assert source.count(default) == 1
+        source = source.replace(default, value)
+    return source
 
 
-def _manifest(
+def manifest_of(
     migration: Migration, findings: list[Finding], files: dict[str, bundle_format.FileEntry]
 ) -> bundle_format.Manifest:
-    model, choices, header = migration.model, migration.choices, migration.model.gguf
-    assert header is not None
+    choices = migration.choices
     return bundle_format.Manifest(
         generator=GENERATOR,
-        source=bundle_format.Source(
-            name=model.name,
-            kind=model.kind,
-            architecture=header.architecture,
-            quantization=header.file_type or "unknown",
-            parameter_count=header.parameter_count,
-            digests=_digests(migration),
-            prompt_path=migration.prompt.path,
-            prompt_path_reason=migration.prompt.reason,
-            template=model.template,
-            chat_template=header.chat_template,
-            system=model.system,
-            messages=[dict(m) for m in model.messages],
-            parameters=[{"name": p.name, "value": p.value, "origin": p.origin} for p in migration.parameters],
-            adds_bos=migration.bos_in_template,
-            ollama_version=choices.ollama_version or model.ollama_version or CURRENT_VERSION,
-        ),
+        source=sources.source(migration),
         target=bundle_format.Target(
             vllm_version=choices.vllm_version,
             image=versions.find(choices.vllm_version).image,
@@ -234,22 +239,11 @@ def _original(proof: Proof | None) -> bundle_format.Original | None:
     )
 
 
-def _digests(migration: Migration) -> dict[str, str]:
-    """The layers' digests; a GGUF that is no blob of a store is hashed here."""
-    digests = {role: digest for role, digest in migration.model.digests.items() if digest}
-    header = migration.model.gguf
-    has_file = migration.model.checkpoint is None or migration.choices.original is not None
-    if header is not None and has_file and "model" not in digests:
-        for number, path in enumerate(header.files, 1):
-            digests["model" if number == 1 else f"model part {number}"] = f"sha256:{_sha256(path)}"
-    return dict(sorted(digests.items()))
-
-
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _beside(out: Path) -> Iterator[Path]:
+def beside(out: Path) -> Iterator[Path]:
     """A fresh directory next to `out` that takes its place when the block ends well and is gone when it does not.
 
     Its name is its own, so that two runs do not meet and nothing else is removed.
@@ -287,16 +281,21 @@ def _keep_others(old: Path, out: Path) -> None:
             path.rename(out / path.name)
 
 
-def _check_sources(migration: Migration) -> None:
+def check_sources(migration: Migration) -> None:
     """The blobs must still be what their digests, and the header that was planned with, say."""
     model, header = migration.model, migration.model.gguf
     assert header is not None
     if model.checkpoint is None and header.path.stat().st_size != header.size:
         raise BadInput(f"{header.path.name} changed size while it was being read", hint="try again")
-    used = {*header.files, *(migration.adapter.files if migration.adapter else [])}
+    verify_layers(migration, {*header.files, *(migration.adapter.files if migration.adapter else [])})
+
+
+def verify_layers(migration: Migration, used: Collection[Path]) -> None:
+    """Hashes those of the model's blobs that are `used`. Raises StoreError for a damaged one."""
+    model = migration.model
     for layer in dict.fromkeys((*model.layers, *model.adapters)):
         if layer.path and layer.digest and layer.path in used:
-            found = f"sha256:{_sha256(layer.path)}"
+            found = f"sha256:{sources.sha256(layer.path)}"
             if found != layer.digest:
                 raise StoreError(
                     f"blob {layer.digest} is damaged: its content has the digest {found}",
@@ -304,23 +303,20 @@ def _check_sources(migration: Migration) -> None:
                 )
 
 
-def _files(root: Path) -> dict[str, bundle_format.FileEntry]:
+def list_files(root: Path) -> dict[str, bundle_format.FileEntry]:
     return {
-        path.relative_to(root).as_posix(): bundle_format.FileEntry(size=path.stat().st_size, sha256=_sha256(path))
+        path.relative_to(root).as_posix(): bundle_format.FileEntry(
+            size=path.stat().st_size, sha256=sources.sha256(path)
+        )
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _text(path: Path, text: str, *, executable: bool = False) -> None:
+def write_text(path: Path, text: str, *, executable: bool = False) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
     path.chmod(0o755 if executable else 0o644)
 
 
-def _json(value: object) -> str:
+def to_json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

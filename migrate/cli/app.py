@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from migrate import __version__
-from migrate.cli import convert, demo, deploy, inspect, parity, plan, resolve, template
+from migrate.cli import convert, demo, deploy, gateway, inspect, parity, plan, resolve, template
 from migrate.cli.output import report_error
 from migrate.errors import Interrupted, MigrateError, Unexpected
 
@@ -55,6 +55,7 @@ app.command("template", short_help="The chat template as Jinja.")(template.comma
 app.command("plan", short_help="Will it fit, how many, which GPU, what does it cost.")(plan.command)
 app.command("deploy", short_help="Files that start a bundle: Compose, systemd, Kubernetes.")(deploy.command)
 app.add_typer(parity.app, name="parity", short_help="Does it answer the same? Compares two servers.")
+app.add_typer(gateway.app, name="gateway", short_help="Ollama's API in front of vLLM; cut over in steps.")
 app.command("demo", short_help="All of it on a small real model.")(demo.command)
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from migrate.cli import options
+from migrate.cli import options, sets
 from migrate.cli.inspect import _load, choices
 from migrate.cli.output import STATUS_STYLE, byte_progress, console, hint, ledger_table, print_json, say, size
 
+if TYPE_CHECKING:
+    from migrate.mapping.migration import Choices
+
 
 def command(
-    ref: options.Ref,
+    refs: options.Refs = None,
+    every: options.All = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where the bundle goes.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the ledger, disk and time; write nothing.")] = False,
@@ -76,11 +81,17 @@ def command(
     ollama_version: options.OllamaVersion = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a bundle that vLLM serves: checkpoint, chat template, parameters, launch files, runbook."""
+    """Write a bundle that vLLM serves: checkpoint, chat template, parameters, launch files, runbook.
+
+    Several models on the same weights become one bundle with a name for each; what cannot share a server gets a bundle
+    of its own below DIR, and a gateway.yaml stands in front of them.
+    """
     from migrate.bundle import write
     from migrate.errors import UsageError
     from migrate.mapping.migration import plan
 
+    if not refs and not every:
+        raise UsageError("no model given", hint="name one (`migrate inspect` lists them), or pass --all")
     for value, allowed, name in (
         (dtype, (None, "float16", "bfloat16", "float32"), "--dtype"),
         (chat_template, ("ollama", "own"), "--chat-template"),
@@ -99,14 +110,9 @@ def command(
     if output is None and not dry_run:
         raise UsageError("no output directory given", hint="pass -o DIR, or --dry-run to only look")
     targets = _targets(deploy)
-    if output is not None:
-        write.check_output(output, force=force)
-    model, proof = _load(ref, models_dir, host), None
-    if weights == "original":
-        model, proof = _original(model, hf_repo, hf_path, fetch=not dry_run)
-    migration = plan(
-        model,
-        choices(
+
+    def choose(ref: str) -> Choices:
+        chosen: Choices = choices(
             client=client,
             ollama_version=ollama_version,
             host_url=host,
@@ -117,7 +123,6 @@ def command(
             merge_adapter=merge_adapter,
             weights=weights,
             target_gpu=target_gpu,
-            original=proof,
             tokenizer=tokenizer,
             own_chat_template=chat_template == "own",
             tool_call_parser=tool_call_parser,
@@ -126,8 +131,33 @@ def command(
             port=port,
             host=bind,
             vllm_version=vllm_version,
-        ),
-    )
+        )
+        return chosen
+
+    if every or len(set(refs or ())) != 1:
+        if served_name is not None:
+            raise UsageError("--served-name is for one model: several keep their own names")
+
+        def prepare(model: Any) -> Any:
+            return _original(model, hf_repo, hf_path, fetch=not dry_run)
+
+        found = sets.find(
+            refs or (),
+            choose,
+            every=every,
+            models_dir=models_dir,
+            host=host,
+            prepare=prepare if weights == "original" else None,
+        )
+        _several(found, output, targets, every=every, force=force, dry_run=dry_run, as_json=as_json)
+        return
+    (ref,) = set(refs or ())
+    if output is not None:
+        write.check_output(output, force=force)
+    model, proof = _load(ref, models_dir, host), None
+    if weights == "original":
+        model, proof = _original(model, hf_repo, hf_path, fetch=not dry_run)
+    migration = plan(model, replace(choose(ref), original=proof))
     if dry_run:
         _dry_run(migration, output, as_json)
         return
@@ -143,6 +173,57 @@ def command(
         return
     _summary(written, migration, seconds)
     hint(f"{output}/serve.sh, then: migrate parity {output} --source URL --target http://127.0.0.1:{port}")
+
+
+def _several(
+    found: sets.Found,
+    output: Path | None,
+    targets: list[str],
+    *,
+    every: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """`convert` of more than one model. Ends with 3 when any was left out."""
+    if dry_run:
+        _dry_run_of_several(found, output, as_json)
+    assert output is not None
+    sets.tell_groups(found)
+    outcome = sets.write_groups(found, output, every=every, force=force, progress=byte_progress)
+    for bundle in outcome.bundles:
+        for path in _deploy(bundle.path, targets):
+            say(f"written: {path}")
+    if as_json:
+        print_json(outcome.to_dict())
+    else:
+        for bundle in outcome.bundles:
+            say(f"{bundle.path}: {', '.join(bundle.models)}: {size(bundle.written.weight_bytes)} of weights")
+            print(bundle.path)
+        for left in outcome.left_out:
+            say(f"left out: {left.name}: {left.error}" + (f" ({left.error.hint})" if left.error.hint else ""))
+        if outcome.gateway is not None:
+            hint(f"each bundle's serve.sh, then: migrate gateway serve {outcome.gateway}")
+    raise typer.Exit(3 if outcome.left_out else 0)
+
+
+def _dry_run_of_several(found: sets.Found, output: Path | None, as_json: bool) -> None:
+    """What would be written, a line a group; the weights of a group count once. Ends the program."""
+    from migrate.bundle import estimate
+
+    rows: list[dict[str, Any]] = []
+    for group in found.groups:
+        refused = [m.model.name for m in group.migrations if m.refused]
+        expected = estimate.estimate(group.migrations[0], output)
+        names = [m.model.name for m in group.migrations]
+        rows.append({"models": names, "apart": group.apart, "refused": refused} | expected.to_dict())
+        if not as_json:
+            console().print(f"{', '.join(names)}: {expected.describe()}", markup=False, highlight=False)
+            if group.apart:
+                console().print(f"  {group.apart}", markup=False, highlight=False)
+    if as_json:
+        print_json({"schema_version": 1, "groups": rows, "left_out": [left.to_dict() for left in found.left_out]})
+    raise typer.Exit(3 if found.left_out or any(row["refused"] for row in rows) else 0)
 
 
 def _targets(names: str | None) -> list[str]:

@@ -14,9 +14,11 @@ from migrate.cli.output import console, hint, ledger_table, print_json, printabl
 
 
 def command(
-    ref: Annotated[
-        str | None, typer.Argument(metavar="[REF]", help="A model name in the store, a Modelfile, or a GGUF file.")
+    refs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[REF...]", help="A model name in the store, a Modelfile, or a GGUF file."),
     ] = None,
+    every: options.All = False,
     models_dir: options.ModelsDir = None,
     host: options.Host = None,
     client: options.Client = "native",
@@ -25,11 +27,15 @@ def command(
 ) -> None:
     """Show what a model is, and what of it will move to vLLM and how well.
 
-    Without REF: the models of the store, a line each.
+    Without REF: the models of the store, a line each. With several, or --all: which of them one vLLM can serve.
     """
-    if ref is None:
+    if every or len(set(refs or ())) > 1:
+        _groups(refs or [], every, models_dir, host, client, ollama_version, as_json)
+        return
+    if not refs:
         _list(models_dir, host, as_json)
         return
+    ref = refs[0]
     from migrate.mapping.inspection import inspection
     from migrate.mapping.migration import plan
 
@@ -45,6 +51,26 @@ def command(
     if result["movable"]:
         where = f" --models-dir {models_dir}" if models_dir else ""
         hint(f"migrate convert {ref}{where} -o out/")
+
+
+def _groups(
+    refs: list[str],
+    every: bool,
+    models_dir: Path | None,
+    host: str | None,
+    client: str,
+    ollama_version: str | None,
+    as_json: bool,
+) -> None:
+    from migrate.cli import inspect_groups, sets
+
+    def choose(ref: str) -> Any:
+        return choices(client=client, ollama_version=ollama_version, host_url=host, name=ref)
+
+    found = sets.find(refs, choose, every=every, models_dir=models_dir, host=host)
+    if inspect_groups.show(found, as_json=as_json) and not as_json:
+        where = f" --models-dir {models_dir}" if models_dir else ""
+        hint(f"migrate convert {'--all' if every else ' '.join(refs)}{where} -o out/")
 
 
 def choices(*, client: str, ollama_version: str | None, host_url: str | None, name: str, **more: Any) -> Any:

@@ -11,6 +11,13 @@ Ref = Annotated[
     str,
     typer.Argument(metavar="REF", help="A model name in the store, a Modelfile, or a GGUF file."),
 ]
+Refs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="REF...", help="A model name in the store, a Modelfile, or a GGUF file; several share what they can."
+    ),
+]
+All = Annotated[bool, typer.Option("--all", help="Every model of the store, those on the same weights together.")]
 ModelsDir = Annotated[
     Path | None,
     typer.Option(

@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from migrate.cli import options, record, show, throughput
 from migrate.cli.output import check_file, console, hint, print_json, say
+from migrate.cli.parity_variants import EVERY, compare_all, name_the_others
 from migrate.errors import MigrateError, OutputExists, UsageError
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ def command(
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="The model's name in Ollama (default: as converted).")
     ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            "--variant", metavar="NAME|all", help="Of a bundle of several: which one (default: the first), or all."
+        ),
+    ] = None,
     requests: Annotated[
         Path | None,
         typer.Option("--requests", metavar="PATH", help="Your own requests: JSONL, or Ollama's request logs."),
@@ -133,8 +140,21 @@ def command(
     from migrate.parity.facts import read_bundle
     from migrate.parity.run import run
 
-    opened = read_bundle(bundle)
+    if variant == EVERY:
+        chosen = Settings(max_tokens=max_tokens, concurrency=concurrency, seed=seed)
+        proof = _Output.of(bundle, output, force=force)
+        if proof.file is not None:
+            raise UsageError(f"--variant {EVERY} writes a report for each: -o is a directory")
+
+        def connect(name: str, served: str) -> Any:
+            return _engines(name, served, source, target, None, timeout)
+
+        wanted = _layers(layers) if layers else None
+        code = compare_all(bundle, connect, proof.directory, layers=wanted, settings=chosen, as_json=as_json)
+        raise typer.Exit(code)
+    opened = read_bundle(bundle, variant)
     facts = opened.facts
+    name_the_others(opened, variant)
     wanted = _layers(layers)
     out = _Output.of(bundle, output, force=force)
     if (rate or slo) and not speed:
@@ -158,6 +178,7 @@ def command(
                     resume=resume,
                     keep_going=keep_going,
                     watch=watch,
+                    variant=variant,
                 )
         except MigrateError:
             _tell_journal(out.journal)

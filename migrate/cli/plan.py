@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from migrate.plan.advise import Model, Row, Wanted
     from migrate.plan.gpus import Gpu
     from migrate.plan.prefix import PrefixShare
+    from migrate.plan.sets import Together
     from migrate.plan.source import Named
     from migrate.plan.throughput import Efficiency
 
@@ -23,10 +24,11 @@ MAX_REPORT_BYTES = 256 << 20
 
 
 def command(
-    ref: Annotated[
-        str | None,
+    refs: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="[REF|BUNDLE]", help="A bundle, a checkpoint directory, or a model of Ollama's as for inspect."
+            metavar="[REF|BUNDLE]...",
+            help="A bundle, a checkpoint directory, or a model of Ollama's as for inspect; several on one server.",
         ),
     ] = None,
     config: Annotated[
@@ -110,6 +112,7 @@ def command(
     from migrate.plan.cost import parse_budget
     from migrate.plan.memory import ServerSettings
 
+    ref = refs[0] if refs else None
     if (ref is None) == (config is None):
         raise UsageError("plan what?", hint="name a model, a bundle or a checkpoint directory, or pass --config FILE")
     if dtype not in (None, "bfloat16", "float16", "float32"):
@@ -118,7 +121,13 @@ def command(
         raise UsageError(f"--kv-cache-dtype {kv_cache_dtype}: must be auto or fp8")
     level, wanted_rate, most = _level(slo), _rate(rate), None if budget is None else parse_budget(budget)
     table = tables.select(tables.load(gpus), gpu or [])
-    named = _named(ref, config, weights, dtype, models_dir, host)
+    together = None
+    if len(set(refs or ())) > 1:
+        named, together = _set(refs or [], weights, dtype, models_dir, host)
+    else:
+        named = _named(ref, config, weights, dtype, models_dir, host)
+        together = _set_of(ref)
+    model = together.loaded(named.model) if together else named.model
     if not named.model.layers:
         output_tokens = output_tokens or 1  # an embedding model answers with a vector
     context = max_model_len or named.max_model_len
@@ -140,16 +149,18 @@ def command(
         density_gain=density_gain,
     )
     if calibrate is not None:
-        wanted = _calibrated(calibrate, named.model, wanted, table)
-    rows = advise.advise(named.model, wanted, table)
+        wanted = _calibrated(calibrate, model, wanted, table)
+    rows = advise.advise(model, wanted, table)
     if as_json:
-        print_json(_json(named.model, wanted, rows, share, notes))
+        content = _json(model, wanted, rows, share, notes)
+        print_json(content | ({"set": together.to_dict(model, rows)} if together else {}))
     else:
-        _show(named.model, wanted, rows, share, notes, explain=explain)
+        notes += together.sentences(model, rows) if together else []
+        _show(model, wanted, rows, share, notes, explain=explain)
         path = existing(ref)
         checkpoint = path is not None and path.is_dir()  # `convert` takes what Ollama has
         if any(row.wins for row in rows) and ref is not None and bundle_at(ref) is None and not checkpoint:
-            hint(f"migrate convert {ref} -o out/")
+            hint(f"migrate convert {' '.join(refs or [])} -o out/")
     raise typer.Exit(0 if any(row.wins for row in rows) else 3)
 
 
@@ -175,6 +186,52 @@ def _named(
     from migrate.mapping.migration import Choices, plan
 
     return source.from_migration(plan(load_model(ref, models_dir, host), Choices(dtype=dtype)), way)
+
+
+def _set(
+    refs: list[str], way: str | None, dtype: str | None, models_dir: Path | None, host: str | None
+) -> tuple[Named, Together]:
+    """Models of Ollama's that one server can have. Raises UsageError for others."""
+    from dataclasses import replace
+
+    from migrate.cli import sets
+    from migrate.mapping.migration import Choices
+    from migrate.plan import source
+    from migrate.plan.sets import Together
+
+    if bundles := [ref for ref in refs if bundle_at(ref) is not None]:
+        raise UsageError(f"{bundles[0]} is a bundle: plan it alone", hint="a bundle has its models already")
+    found = sets.find(refs, lambda ref: Choices(dtype=dtype), every=False, models_dir=models_dir, host=host)
+    if len(found.groups) > 1:
+        apart = next((group.apart for group in found.groups if group.apart), "they are not on the same weights")
+        first, second = (group.migrations[0].model.name for group in found.groups[:2])
+        raise UsageError(f"{first} and {second} need servers of their own: {apart}", hint="plan each alone")
+    migrations = found.groups[0].migrations
+    named = source.from_migration(migrations[0], way)
+    named = replace(named, max_model_len=max(m.max_model_len for m in migrations) or named.max_model_len)
+    files = {
+        path: path.stat().st_size for m in migrations if m.adapter and not m.adapter.merged for path in m.adapter.files
+    }
+    return named, Together(tuple(m.model.name for m in migrations), sum(files.values()))
+
+
+def _set_of(ref: str | None) -> Together | None:
+    """What a bundle of several models says of them."""
+    from migrate.bundle import format as bundle_format
+    from migrate.plan.sets import Together
+
+    root = bundle_at(ref)
+    variants = bundle_format.read(root).variants if root is not None else []
+    if root is None or not variants:
+        return None
+    files = bundle_format.read(root).files
+    directories = {variant.adapter for variant in variants if variant.adapter}
+    size = sum(
+        e.size
+        for name, e in files.items()
+        if name.endswith(".safetensors") and Path(name).parent.as_posix() in directories
+    )
+    return Together(tuple(variant.name for variant in variants), size)
 
 
 def _inside(bundle: Path, name: str) -> Path:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from migrate.errors import BadInput, NotFound
 
 FILE_NAME = "migration.json"
+DEFAULTS_FILE = "request_defaults.json"
 MAX_BYTES = 64 << 20
 
 
@@ -76,8 +77,21 @@ class TargetFacts(_Facts):
     eos_token_id: list[int] = Field(default_factory=list)
 
 
+class VariantFacts(_Facts):
+    """One of several models that the bundle serves, each under names of its own."""
+
+    name: str
+    served_model_name: list[str]
+    source: SourceFacts
+    eos_token_id: list[int] = Field(default_factory=list)
+    stop_token_ids: list[int] = Field(default_factory=list)
+    request_defaults: dict[str, Any] = Field(default_factory=dict)
+    findings: list[dict[str, Any]] = Field(default_factory=list)
+
+
 class BundleFacts(_Facts):
-    """The keys of migration.json that are read here; all others are ignored."""
+    """The keys of migration.json that are read here; all others are ignored. Of a set, `source`, `target` and
+    `findings` are those of the variant that is looked at."""
 
     schema_version: Literal[1] = 1
     source: SourceFacts
@@ -86,14 +100,21 @@ class BundleFacts(_Facts):
     files: dict[str, FileFacts] = Field(default_factory=dict)
     original: dict[str, Any] | None = None
     findings: list[dict[str, Any]] = Field(default_factory=list)
+    variants: list[VariantFacts] = Field(default_factory=list)
+
+    def of_variant(self, variant: VariantFacts) -> BundleFacts:
+        served = {"served_model_name": variant.served_model_name, "eos_token_id": variant.eos_token_id}
+        target = self.target.model_copy(update=served)
+        return self.model_copy(update={"source": variant.source, "target": target, "findings": variant.findings})
 
 
 class Bundle:
-    """A bundle on disk: its facts and where its model lies."""
+    """A bundle on disk: its facts and where its model lies. `variant`: the one of a set that `facts` are about."""
 
-    def __init__(self, root: Path, facts: BundleFacts) -> None:
+    def __init__(self, root: Path, facts: BundleFacts, variant: VariantFacts | None = None) -> None:
         self.root = root
-        self.facts = facts
+        self.facts = facts if variant is None else facts.of_variant(variant)
+        self.variant = variant
         self.model = (root / facts.model_dir).resolve()
         if not self.model.is_relative_to(root.resolve()):
             raise BadInput(f"{root / FILE_NAME}: model_dir {facts.model_dir!r} points outside the bundle")
@@ -103,8 +124,12 @@ class Bundle:
         return _object(self.model / name)
 
     def root_json(self, name: str) -> dict[str, Any]:
-        """The same beside the model directory."""
-        return _object(self.root / name)
+        """The same beside the model directory; of the request defaults of a set, those of the variant."""
+        content = _object(self.root / name)
+        if self.variant is not None and name == DEFAULTS_FILE:
+            own = (content.get("variants") or {}).get(self.variant.name)
+            return own if isinstance(own, dict) else {}
+        return content
 
     @property
     def is_embedding(self) -> bool:
@@ -114,6 +139,10 @@ class Bundle:
     @property
     def parses_tools(self) -> bool:
         """Requests may leave it to the model whether it calls a tool: the bundle has a parser for its calls."""
+        if self.variant is not None and self.variant.name in (
+            _object(self.root / DEFAULTS_FILE).get("without_tools") or ()
+        ):
+            return False
         return self._serve_setting("enable-auto-tool-choice") is True
 
     def _serve_setting(self, name: str) -> Any:
@@ -133,25 +162,40 @@ class Bundle:
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
-        """Ids that end generation in vLLM: generation_config.json's and config.json's (vllm.md section 3.2)."""
+        """Ids that end generation in vLLM: generation_config.json's and config.json's (vllm.md section 3.2), and those
+        that the middleware gives to requests."""
         ids: list[Any] = []
         for name in ("generation_config.json", "config.json"):
             value = self.model_json(name).get("eos_token_id")
             ids += value if isinstance(value, list) else [value]
+        ids += self.root_json(DEFAULTS_FILE).get("stop_token_ids") or []
         return tuple(dict.fromkeys(i for i in ids if isinstance(i, int)))
 
 
-def read_bundle(root: Path) -> Bundle:
-    """Raises NotFound when there is no bundle, BadInput when its migration.json cannot be read."""
+def read_bundle(root: Path, variant: str | None = None) -> Bundle:
+    """The bundle; of a set, as the model served under `variant` (by default the first) has it.
+
+    Raises NotFound when there is no bundle or no such variant, BadInput when its migration.json cannot be read.
+    """
     path = root / FILE_NAME
     if not path.is_file():
         raise NotFound(f"{root} is not a bundle: it has no {FILE_NAME}", hint="write one with `migrate convert`")
     try:
-        return Bundle(root, BundleFacts.model_validate(_read_json(path)))
+        facts = BundleFacts.model_validate(_read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{path}: {where}: {first['msg']}", hint="convert the model again") from None
+    if not facts.variants:
+        if variant is not None and variant not in facts.target.served_model_name:
+            raise NotFound(f"{root} has one model, and it is not {variant}", hint="leave --variant out")
+        return Bundle(root, facts)
+    wanted = variant or facts.variants[0].name
+    chosen = next((v for v in facts.variants if wanted == v.name or wanted in v.served_model_name), None)
+    if chosen is None:
+        names = ", ".join(v.name for v in facts.variants)
+        raise NotFound(f"{root} serves no {wanted}", hint=f"it serves {names}")
+    return Bundle(root, facts, chosen)
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -100,8 +100,9 @@ def run(
     keep_going: bool = False,
     progress: Callable[[LayerReport], None] | None = None,
     watch: Watch | None = None,
+    variant: str | None = None,
 ) -> ParityReport:
-    """Compares `target`, which serves `bundle`, with `source`.
+    """Compares `target`, which serves `bundle`, with `source`. `variant`: which model of a set; by default the first.
 
     `layers` are run in their own order, with the earlier ones they build on; those that do not apply are left out.
     After a failed layer the others are skipped unless `keep_going`. `battery` is short for `asked.conversations`;
@@ -114,7 +115,7 @@ def run(
     """
     asked, settings = asked or Asked(), settings or Settings()
     watch = watch or Watch(end=progress or (lambda report: None))
-    opened = read_bundle(bundle)
+    opened = read_bundle(bundle, variant)
     wanted = _applicable(layers, opened, asked, settings, source, target)
     if reference is not None:
         stats()

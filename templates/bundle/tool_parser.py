@@ -10,6 +10,8 @@ import json
 import uuid
 
 TAG = "{"
+TAGS = {}
+"""Served name -> tag, where models with different ones share a server; TAG for all others."""
 
 
 class CallSearch:
@@ -189,12 +191,12 @@ def register():
         def adjust_request(self, request):
             request = super().adjust_request(request)
             added = getattr(self.model_tokenizer, "added_tokens_decoder", {}).values()
-            if request.tools and any(token.special and token.content in TAG for token in added):
+            if request.tools and any(token.special and token.content in tag_of(request) for token in added):
                 request.skip_special_tokens = False  # else the tag is gone before it gets here
             return request
 
         def extract_tool_calls(self, model_output, request):
-            search = CallSearch(TAG, tool_names(request))
+            search = CallSearch(tag_of(request), tool_names(request))
             if not search.names:
                 return protocol.ExtractedToolCallInformation(tools_called=False, tool_calls=[], content=model_output)
             content, calls = search.add(model_output)
@@ -213,7 +215,7 @@ def register():
             self, previous_text, current_text, delta_text, previous_ids, current_ids, delta_ids, request
         ):
             if self._search is None:
-                self._search = CallSearch(TAG, tool_names(request))
+                self._search = CallSearch(tag_of(request), tool_names(request))
             content, calls = self._search.add(delta_text) if self._search.names else (delta_text, [])
             deltas = []
             for name, arguments in calls:
@@ -245,6 +247,10 @@ def tool_names(request):
     if not request.tools or request.tool_choice == "none":
         return []
     return [getattr(tool, "function", tool).name for tool in request.tools]
+
+
+def tag_of(request):
+    return TAGS.get(getattr(request, "model", None), TAG)
 
 
 def as_json(arguments):

@@ -55,6 +55,7 @@ def test_everything_is_there(bundle: Path) -> None:
         "model/model.safetensors",
         "model/tokenizer.json",
         "model/tokenizer_config.json",
+        "ollama_show.json",
         "request_defaults.json",
         "serve.sh",
         "serve.yaml",

@@ -1,0 +1,156 @@
+"""`migrate gateway serve`: the application on uvicorn, in one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from migrate.errors import MissingExtra, Refused, UsageError
+from migrate.gateway.config import Config, load
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+CONFIG = "MIGRATE_GATEWAY_CONFIG"
+WORKERS = "MIGRATE_GATEWAY_WORKERS"
+GRACE_S = 30
+"""How long answers under way may take to end when the gateway is told to stop."""
+MAX_WORKERS = 64
+
+log = logging.getLogger("migrate.gateway")
+
+
+def serve(path: Path, *, workers: int = 1, on_start: Callable[[str], None] = lambda address: None) -> None:
+    """Serves until Ctrl-C or TERM; answers under way are finished first.
+
+    Raises what reading the configuration and its bundles raises, Refused for a server that serves something else,
+    UsageError for an address that cannot be used, MissingExtra.
+    """
+    uvicorn = _uvicorn()
+    config = load(path)
+    if not 1 <= workers <= MAX_WORKERS:
+        raise UsageError(f"--workers {workers}: 1 to {MAX_WORKERS}")
+    check(config)
+    sockets = [_bound(config)]
+    on_start(f"http://{config.listen}")
+    settings: dict[str, Any] = {
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": GRACE_S,
+        "timeout_keep_alive": 75,
+        "backlog": 2048,
+        "ws": "none",
+        "lifespan": "on",
+        "proxy_headers": False,
+    }
+    with contextlib.closing(sockets[0]):
+        if workers == 1:
+            from migrate.gateway.app import build
+
+            server = uvicorn.Server(uvicorn.Config(build(config), **settings))
+            server.run(sockets=sockets)
+            if not server.started:
+                raise Refused("the gateway did not start", hint="the log above says why")
+            return
+        with tempfile.TemporaryDirectory(prefix="migrate-gateway-") as metrics:
+            os.environ |= {CONFIG: str(path), WORKERS: str(workers), "PROMETHEUS_MULTIPROC_DIR": metrics}
+            uvicorn.run(
+                "migrate.gateway.server:worker", factory=True, workers=workers, fd=sockets[0].fileno(), **settings
+            )
+
+
+def worker() -> Starlette:
+    """The application of one of several processes, from the environment that `serve` set."""
+    from migrate.gateway.app import build
+
+    logs(debug=os.environ.get("MIGRATE_DEBUG", "") not in ("", "0"))
+    return build(load(Path(os.environ[CONFIG])), workers=int(os.environ[WORKERS]))
+
+
+def check(config: Config) -> None:
+    """Reads the bundles and asks the servers that are up. Raises Refused for one that serves something else."""
+    from migrate.gateway.backend import Backend
+    from migrate.gateway.catalog import read_catalog
+    from migrate.gateway.serving import Serving
+    from migrate.gateway.upstreams import Upstreams
+    from migrate.gateway.verify import verify
+
+    catalog = read_catalog(config)
+    _ = config.client_keys
+
+    async def ask() -> None:
+        upstreams = Upstreams(config)
+        backend = Backend(config, catalog, upstreams, Serving(config, upstreams))
+        try:
+            if wrong := await verify(backend):
+                raise Refused(
+                    "; ".join(wrong.values()), hint="start the bundle that is configured, or correct the configuration"
+                )
+            alive = await backend.alive()
+            for name in sorted({model.upstream for model in catalog.models} - alive):
+                log.warning("upstream %s is not there yet: its models are answered with 503 until it is", name)
+        finally:
+            await upstreams.close()
+
+    asyncio.run(ask())
+
+
+def logs(*, debug: bool = False, as_json: bool = False) -> None:
+    """Log lines on stderr; `as_json`: one object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger("migrate.gateway")
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    root.propagate = False
+
+
+class _Json(logging.Formatter):
+    """time, level, message; the access log's fields on their own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        import json
+
+        line: dict[str, Any] = {"time": self.formatTime(record), "level": record.levelname.lower()}
+        request = getattr(record, "request", None)
+        line |= request if isinstance(request, dict) else {"message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _bound(config: Config) -> Any:
+    import socket
+
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen at {config.listen}: {error.strerror or error}",
+            hint="is Ollama still there? give it another OLLAMA_HOST, or choose another `listen:`",
+        ) from None
+    made.listen(2048)
+    made.setblocking(False)
+    made.set_inheritable(True)
+    return made
+
+
+def _uvicorn() -> Any:
+    try:
+        import uvicorn
+    except ImportError:
+        raise MissingExtra(
+            "the gateway needs uvicorn, which is not installed", hint="pip install 'ollama-to-vllm[gateway]'"
+        ) from None
+    return uvicorn

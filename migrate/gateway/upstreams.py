@@ -1,0 +1,245 @@
+"""The servers behind the gateway: one HTTP client, the least busy of several that serve the same, streams of answers.
+
+A request that could not be connected is tried at the next server; one that was begun never is: it may have run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from pydantic_core import from_json, to_json
+
+from migrate.engines.http import LOOPBACK
+from migrate.gateway.config import Config, Upstream
+from migrate.gateway.types import ApiError
+
+log = logging.getLogger("migrate.gateway")
+
+DOWN_S = 1.0
+"""How long a server that could not be connected is asked last."""
+MAX_EVENT_BYTES = 32 << 20
+MAX_ANSWER_BYTES = 256 << 20
+"""Of one answer that is not streamed: embeddings of a large batch."""
+UNREACHABLE = "no model server answers: {detail}"
+BROKEN = "an error was encountered while running the model: {detail}"
+STOPPED = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, check the "
+    "model server's logs for details"
+)
+
+
+class UpstreamError(ApiError):
+    """The server behind failed: not the client's doing. Counts against it in the automatic return."""
+
+
+class NotServed(UpstreamError):
+    """The server behind does not have the model."""
+
+
+@dataclass(slots=True)
+class Server:
+    """One address. `busy` requests are under way."""
+
+    url: str
+    busy: int = 0
+    down_until: float = 0.0
+
+
+@dataclass(slots=True)
+class Pool:
+    """The servers of one upstream."""
+
+    name: str
+    kind: str
+    servers: list[Server]
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def ordered(self) -> list[Server]:
+        """The least busy first; those that could not be reached a moment ago last."""
+        now = time.monotonic()
+        return sorted(self.servers, key=lambda s: (s.down_until > now, s.busy))
+
+
+class Upstreams:
+    """All pools of a configuration, by name. Close it when the gateway ends."""
+
+    def __init__(self, config: Config) -> None:
+        self._limits = config.limits
+        self.pools = {name: _pool(name, upstream) for name, upstream in config.upstreams.items()}
+        every = [url for upstream in config.upstreams.values() for url in upstream.urls]
+        self.client = httpx.AsyncClient(
+            timeout=httpx.Timeout(None, connect=config.limits.connect_timeout),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=4.0),
+            trust_env=any(httpx.URL(url).host not in LOOPBACK for url in every),
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+    @contextlib.asynccontextmanager
+    async def send(
+        self,
+        pool: str,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]] | None = None,
+        first_timeout: float | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """The answer's head; its body is still to be read. Raises UpstreamError when no server can be reached."""
+        chosen = self.pools[pool]
+        detail = ""
+        for server in chosen.ordered():
+            request = httpx.Request(method, server.url + path, content=content, headers=_merged(chosen, headers))
+            server.busy += 1
+            try:
+                try:
+                    async with asyncio.timeout(first_timeout or self._limits.first_token_timeout):
+                        response = await self.client.send(request, stream=True)
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                    detail = f"{server.url}: {str(error) or 'connecting took too long'}"
+                    server.down_until = time.monotonic() + DOWN_S
+                    log.warning("upstream %s: %s", pool, detail)
+                    continue
+                except TimeoutError:
+                    raise UpstreamError(504, BROKEN.format(detail="the model server did not answer in time")) from None
+                except httpx.TransportError as error:
+                    log.warning("upstream %s: %s broke off: %s", pool, server.url, error)
+                    raise UpstreamError(500, STOPPED) from None
+                server.down_until = 0.0
+                try:
+                    yield response
+                finally:
+                    await response.aclose()
+                return
+            finally:
+                server.busy -= 1
+        raise UpstreamError(503, UNREACHABLE.format(detail=detail), headers={"Retry-After": "1"})
+
+    async def call(self, pool: str, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON of a POST that is answered as a whole. Raises ApiError with the server's own message."""
+        async with self.send(pool, "POST", path, content=to_json(body), headers=JSON) as response:
+            content = await self._whole(response)
+            if response.status_code != 200:
+                raise refusal(response.status_code, content)
+        try:
+            return from_json(content)
+        except ValueError:
+            raise UpstreamError(500, BROKEN.format(detail="the model server's answer is no JSON")) from None
+
+    async def get(self, pool: str, path: str, *, timeout: float = 5.0) -> tuple[int, bytes]:
+        """Status and body of a GET. Raises UpstreamError."""
+        async with self.send(pool, "GET", path, first_timeout=timeout) as response:
+            return response.status_code, await self._whole(response)
+
+    async def stream(self, pool: str, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """The events of a streamed answer. Raises ApiError before the first event, UpstreamError when it breaks off."""
+        async with self.send(pool, "POST", path, content=to_json(body), headers=JSON) as response:
+            if response.status_code != 200:
+                raise refusal(response.status_code, await self._whole(response))
+            async for event in self._events(response):
+                yield event
+
+    async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
+        buffer = b""
+        pieces = aiter(response.aiter_raw())
+        waiting = self._limits.first_token_timeout
+        while True:
+            try:
+                async with asyncio.timeout(waiting):
+                    piece = await anext(pieces, None)
+            except TimeoutError:
+                raise UpstreamError(504, BROKEN.format(detail="the model server fell silent")) from None
+            except httpx.TransportError as error:
+                raise UpstreamError(500, BROKEN.format(detail=str(error) or "unexpected EOF")) from None
+            if piece is None:
+                raise UpstreamError(500, BROKEN.format(detail="unexpected EOF"))
+            waiting = self._limits.token_timeout
+            buffer += piece
+            if len(buffer) > MAX_EVENT_BYTES:
+                raise UpstreamError(500, BROKEN.format(detail="an event of the model server is too large"))
+            *lines, buffer = buffer.split(b"\n")
+            for line in lines:
+                if not line.startswith(b"data:"):
+                    continue
+                data = line[5:].strip()
+                if data == b"[DONE]":
+                    return
+                yield _event(data)
+
+    async def _whole(self, response: httpx.Response) -> bytes:
+        content = b""
+        try:
+            async with asyncio.timeout(self._limits.first_token_timeout):
+                async for piece in response.aiter_raw():
+                    content += piece
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise UpstreamError(500, BROKEN.format(detail="the model server's answer is too large"))
+        except TimeoutError:
+            raise UpstreamError(504, BROKEN.format(detail="the model server fell silent")) from None
+        except httpx.TransportError as error:
+            raise UpstreamError(500, BROKEN.format(detail=str(error) or "unexpected EOF")) from None
+        return content
+
+
+JSON: Mapping[str, str] = {"content-type": "application/json", "accept-encoding": "identity"}
+
+
+def _pool(name: str, upstream: Upstream) -> Pool:
+    key = upstream.api_key
+    return Pool(
+        name,
+        upstream.kind,
+        [Server(url) for url in upstream.urls],
+        {"authorization": f"Bearer {key}"} if key else {},
+    )
+
+
+def _merged(pool: Pool, headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]] | None) -> httpx.Headers:
+    merged = httpx.Headers(list(headers.items()) if isinstance(headers, Mapping) else list(headers or ()))
+    merged.update(pool.headers)
+    return merged
+
+
+def _event(data: bytes) -> dict[str, Any]:
+    try:
+        event = from_json(data)
+    except ValueError:
+        raise UpstreamError(500, BROKEN.format(detail="an event of the model server is no JSON")) from None
+    if not isinstance(event, dict):
+        raise UpstreamError(500, BROKEN.format(detail="an event of the model server is no object"))
+    if "error" in event:
+        raise UpstreamError(500, BROKEN.format(detail=_message(event) or "unknown"))
+    return event
+
+
+def refusal(status: int, content: bytes) -> ApiError:
+    """What to tell the client when vLLM answers with an error."""
+    try:
+        message = _message(from_json(content))
+    except ValueError:
+        message = ""
+    message = message or content[:500].decode("utf-8", "replace").strip() or f"status {status}"
+    if status in (401, 403):
+        return UpstreamError(502, "the model server does not take the gateway's key", headers={})
+    if status == 404:
+        return NotServed(502, f"the model server does not have this model: {message}")
+    if status >= 500:
+        return UpstreamError(status if status == 503 else 500, BROKEN.format(detail=message))
+    return ApiError(status, message)
+
+
+def _message(content: Any) -> str:
+    error = content.get("error", content) if isinstance(content, dict) else content
+    if isinstance(error, dict):
+        return str(error.get("message") or error.get("detail") or "")
+    return str(error)

@@ -173,6 +173,7 @@ def write_groups(found: Found, output: Path, *, every: bool, force: bool, progre
         made = output / variants.GATEWAY_FILE
         return Outcome([bundle], found.left_out, made if made.is_file() else None)
     _check_directory(output, force=force)
+    _check_ports(found.groups)
     names = variants.directory_names([group.migrations[0] for group in found.groups])
     for name in names:
         write.check_output(output / name, force=force) if output.is_dir() else None
@@ -226,12 +227,16 @@ def _check_directory(output: Path, *, force: bool) -> None:
     check_gateway_file(output, force=force)
 
 
+def _check_ports(groups: Sequence[Group]) -> None:
+    first = groups[0].migrations[0].choices.port if groups else 0
+    if first + len(groups) - 1 > 65535:
+        raise UsageError(f"--port {first}: there are not enough ports above it for {len(groups)} bundles")
+
+
 def _at_port(group: Group, port: int) -> Group:
     """The same group listening elsewhere."""
     from migrate.mapping.groups import at_port
 
-    if port > 65535:
-        raise UsageError(f"--port: there are not enough ports above it, the last would be {port}")
     return replace(group, migrations=tuple(at_port(migration, port) for migration in group.migrations))
 
 

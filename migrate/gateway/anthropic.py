@@ -2,8 +2,8 @@
 
 Source: Ollama 0.33, anthropic/anthropic.go and middleware/anthropic.go. `tool_choice`, `metadata` and the thinking
 budget are read and change nothing, as in Ollama; temperature, top_p and top_k that are absent are the Modelfile's.
-There is no count_tokens. The built-in tool web_search, which Ollama has its cloud run, is refused here. The answers are in
-anthropic_replies.py.
+There is no count_tokens. The built-in tool web_search, which Ollama has its cloud run, is refused here. The answers are
+in anthropic_replies.py.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ from migrate.gotemplate.strconv import quote
 
 __all__ = ["MessageStream", "error", "estimate_input_tokens", "messages_reply", "messages_request"]
 
-NO_WEB_SEARCH = "web_search is run by Ollama's cloud, which this gateway does not have: leave the tool out"
-
 
 def _read_input(value: Any) -> dict[str, Any] | None:
     """api.ToolCallFunctionArguments."""
@@ -56,7 +54,7 @@ def _read_message(value: Any) -> dict[str, Any]:
     [content] = message["content"]
     if content is None or type(content) is str:
         content = Pairs([("type", "text"), ("text", content or "")])
-        return {**message, "content": [unmarshal(_BLOCK, content)]}
+        return {**message, "content": [unmarshal(BLOCK, content)]}
     return {**message, "content": unmarshal(_BLOCKS, content)}
 
 
@@ -64,7 +62,7 @@ _CITATION = Struct(
     "anthropic.Citation", dict.fromkeys(("type", "url", "title", "encrypted_index", "cited_text"), STRING)
 )
 _SOURCE = Struct("anthropic.ImageSource", dict.fromkeys(("type", "media_type", "data", "url"), STRING))
-_BLOCK = Struct(
+BLOCK = Struct(
     "anthropic.ContentBlock",
     {
         "type": STRING,
@@ -81,16 +79,16 @@ _BLOCK = Struct(
         "signature": STRING,
     },
 )
-_BLOCKS = Slice(_BLOCK, "[]anthropic.ContentBlock")
+_BLOCKS = Slice(BLOCK, "[]anthropic.ContentBlock")
 _MESSAGE_FIELDS = Struct(
     'struct { Role string "json:\\"role\\""; Content json.RawMessage "json:\\"content\\"" }',
     {"role": STRING, "content": Custom("json.RawMessage", lambda value: (value,))},
 )
-_TOOL = Struct(
+TOOL = Struct(
     "anthropic.Tool",
     {"type": STRING, "name": STRING, "description": STRING, "input_schema": Raw(), "max_uses": INT},
 )
-_REQUEST = Struct(
+REQUEST = Struct(
     "anthropic.MessagesRequest",
     {
         "model": STRING,
@@ -102,7 +100,7 @@ _REQUEST = Struct(
         "top_p": Pointer(FLOAT64),
         "top_k": Pointer(INT),
         "stop_sequences": STRINGS,
-        "tools": Slice(_TOOL, "[]anthropic.Tool"),
+        "tools": Slice(TOOL, "[]anthropic.Tool"),
         "tool_choice": Pointer(
             Struct("anthropic.ToolChoice", {"type": STRING, "name": STRING, "disable_parallel_tool_use": BOOL})
         ),
@@ -115,7 +113,7 @@ _REQUEST = Struct(
 
 def messages_request(body: Body) -> ChatRequest:
     """POST /v1/messages. Raises ApiError(400) with Ollama's text."""
-    given = go.bound(_REQUEST, body)
+    given = go.bound(REQUEST, body)
     if not given["model"]:
         raise ApiError(400, "model is required")
     if given["max_tokens"] <= 0:
@@ -171,7 +169,7 @@ def _think(thinking: Mapping[str, Any] | None, output: Mapping[str, Any] | None)
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     if tool["type"].startswith("web_search"):
-        raise ApiError(400, NO_WEB_SEARCH)
+        raise ApiError(400, go.NO_WEB_SEARCH)
     try:
         unmarshal(go.PARAMETERS, tool["input_schema"])
     except GoError as problem:
@@ -284,7 +282,7 @@ def estimate_input_tokens(body: Body) -> int:
 
     A schema counts as compact JSON; Ollama counts it as it was sent. Raises ApiError(400).
     """
-    given = go.bound(_REQUEST, body)
+    given = go.bound(REQUEST, body)
     total = _any_length(given["system"])
     for message in given["messages"] or ():
         total += len(message["role"].encode()) + sum(map(_block_length, message["content"] or ()))
@@ -305,7 +303,7 @@ def _any_length(content: Any) -> int:
     total = 0
     for item in content:
         try:
-            total += _block_length(go.bound(_BLOCK, item))
+            total += _block_length(go.bound(BLOCK, item))
         except ApiError:
             continue
     return total

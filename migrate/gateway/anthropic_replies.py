@@ -64,7 +64,7 @@ def messages_reply(model: str, chunk: Chunk, *, id: str | None = None) -> dict[s
     return {
         "id": id or _id("msg"),
         "type": "message",
-        "role": "" if chunk.rendered is not None else "assistant",
+        "role": "assistant",
         "model": model,
         "content": content or None,
         **({"stop_reason": reason} if reason else {}),

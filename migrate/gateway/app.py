@@ -7,6 +7,7 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from migrate.errors import MissingExtra
@@ -14,7 +15,7 @@ from migrate.gateway import compat, native, wire
 from migrate.gateway.backend import Backend
 from migrate.gateway.catalog import Catalog, read_catalog
 from migrate.gateway.config import Config
-from migrate.gateway.endpoint import Endpoint, ErrorReply, Handler, Keys, Room, native_error
+from migrate.gateway.endpoint import Endpoint, Ends, ErrorReply, Handler, Keys, Room, Stalled, native_error
 from migrate.gateway.observing import Observer
 from migrate.gateway.reply import Outcome, Reply
 from migrate.gateway.serving import Serving
@@ -49,16 +50,17 @@ def build(config: Config, *, catalog: Catalog | None = None, workers: int = 1) -
     backend = Backend(config, models, upstreams, Serving(config, upstreams))
     running = _running(config)
     observer = Observer(backend, {path: handler for path, (handler, _) in running.items()}, workers=workers)
-    keys, room = Keys(config.client_keys), Room(config.limits.max_in_flight)
+    stalled = Stalled(config.limits.write_timeout)
+    ends = Ends(Keys(config.client_keys), Room(config.limits.max_in_flight), observer, stalled)
 
     def endpoint(handler: Handler, error: ErrorReply = native_error, *, runs: bool = False) -> Endpoint:
-        return Endpoint(backend, handler, keys=keys, room=room, observer=observer, error=error, runs=runs)
+        return Endpoint(backend, handler, ends, error=error, runs=runs)
 
     async def metrics(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
         text, content_type = observer.render_metrics()
         return Reply(200, content_type, text)
 
-    routes = [Route("/", _open(backend, observer, _running_text), methods=["GET"])]
+    routes = [Route("/", _open(backend, ends, _running_text), methods=["GET"])]
     routes += [Route(path, endpoint(_bodiless(f)), methods=["GET"]) for path, f in _SHOWN.items()]
     routes += [
         Route(path, endpoint(handler, error, runs=True), methods=["POST"]) for path, (handler, error) in running.items()
@@ -69,18 +71,19 @@ def build(config: Config, *, catalog: Catalog | None = None, workers: int = 1) -
     for verb in native.VERBS:
         method = "DELETE" if verb == "delete" else "POST"
         routes.append(Route(f"/api/{verb}", endpoint(_refusing(verb)), methods=[method]))
-    routes.append(Route("/health", _open(backend, observer, _health), methods=["GET"]))
+    routes.append(Route("/health", _open(backend, ends, _health), methods=["GET"]))
     if config.metrics:
         routes.append(Route("/metrics", endpoint(metrics), methods=["GET"]))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watching = asyncio.create_task(watch(backend))
+        watching = [asyncio.create_task(watch(backend)), asyncio.create_task(stalled.watch())]
         try:
             yield
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
             await observer.close()
             await upstreams.close()
 
@@ -143,9 +146,9 @@ def _refusing(verb: str) -> Handler:
     return handler
 
 
-def _open(backend: Backend, observer: Observer, show: Callable[[Backend], Awaitable[Reply]]) -> Endpoint:
+def _open(backend: Backend, ends: Ends, show: Callable[[Backend], Awaitable[Reply]]) -> Endpoint:
     """A route that asks for no key."""
-    return Endpoint(backend, _bodiless(show), keys=Keys(frozenset()), room=Room(1), observer=observer)
+    return Endpoint(backend, _bodiless(show), replace(ends, keys=Keys(frozenset())))
 
 
 async def _running_text(backend: Backend) -> Reply:

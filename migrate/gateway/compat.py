@@ -6,15 +6,15 @@ written from its pieces.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
-import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from migrate.gateway import anthropic, embedding, native, openai, responses, wire
+from migrate.gateway import anthropic, embedding, go_wire, native, openai, responses, wire
 from migrate.gateway.backend import Backend
 from migrate.gateway.catalog import ServedModel
 from migrate.gateway.endpoint import ErrorReply, Handler
@@ -25,6 +25,11 @@ from migrate.gateway.upstreams import JSON, UpstreamError
 
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream"
+LARGE = 256 << 10
+"""Bytes of a request from which it is translated beside the event loop: some 10 ms."""
+LARGE_NUMBERS = 20_000
+
+Request = TypeVar("Request")
 
 Running = tuple[Handler, ErrorReply]
 """What answers a route that runs a model, and how it writes errors."""
@@ -38,12 +43,24 @@ class Stream(Protocol):
     def end(self, message: str | None = None, status: int = 500) -> bytes: ...
 
 
-def openai_error(status: int, message: str) -> Reply:
-    return Reply(status, JSON_TYPE, wire.go_json(openai.error(status, message)) + b"\n")
+class Untranslated(ApiError):
+    """A request that could not be read. Ollama's middleware answers it itself, as its own routes do: with a charset."""
 
 
-def anthropic_error(status: int, message: str) -> Reply:
-    return Reply(status, JSON_TYPE, wire.go_json(anthropic.error(status, message)) + b"\n")
+def openai_error(error: ApiError) -> Reply:
+    """OpenAI's form of an error."""
+    return _error(error, openai.error(error.status, error.message))
+
+
+def anthropic_error(error: ApiError) -> Reply:
+    """Anthropic's form of an error."""
+    return _error(error, anthropic.error(error.status, error.message))
+
+
+def _error(error: ApiError, content: Mapping[str, Any]) -> Reply:
+    if isinstance(error, Untranslated):
+        return Reply(error.status, wire.JSON_TYPE, go_wire.encode(content).encode())
+    return Reply(error.status, JSON_TYPE, go_wire.body(content))
 
 
 def running(semantics: Literal["ollama", "vllm"]) -> dict[str, Running]:
@@ -68,7 +85,7 @@ def running(semantics: Literal["ollama", "vllm"]) -> dict[str, Running]:
 
 async def chat(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /v1/chat/completions."""
-    request = openai.chat_request(body)
+    request = await _translated(openai.chat_request, body)
     model = _required(backend, request.model)
     answering = await backend.serving.chat(model, request)
     stream = openai.ChatStream(request.model, include_usage=openai.include_usage(body)) if request.stream else None
@@ -77,7 +94,7 @@ async def chat(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
 
 async def completions(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /v1/completions: the prompt goes through the model's template, as in Ollama."""
-    request = openai.completion_request(body)
+    request = await _translated(openai.completion_request, body)
     model = _required(backend, request.model)
     answering = await backend.serving.generate(model, request)
     usage = openai.include_usage(body)
@@ -87,18 +104,24 @@ async def completions(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
 
 async def embeddings(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /v1/embeddings."""
-    request = openai.embed_request(body)
+    request = await _translated(openai.embed_request, body)
     model = _required(backend, request.model)
     found = await embedding.embed(model, request, backend.upstreams)
     outcome.prompt_tokens = found.metrics.prompt_eval_count
     vectors = [vector.tolist() for vector in found.vectors]
-    reply = openai.embed_reply(request.model, vectors, outcome.prompt_tokens, openai.encoding_format(body))
-    return Reply(200, JSON_TYPE, wire.go_json(reply) + b"\n")
+    encoding = openai.encoding_format(body)
+
+    def written() -> bytes:
+        return go_wire.body(openai.embed_reply(request.model, vectors, outcome.prompt_tokens, encoding))
+
+    large = sum(map(len, vectors)) > LARGE_NUMBERS
+    return Reply(200, JSON_TYPE, await asyncio.to_thread(written) if large else written())
 
 
 async def respond(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /v1/responses."""
-    request, given = responses.responses_request(body), responses.decoded(body)
+    request = await _translated(responses.responses_request, body)
+    given = await _translated(responses.decoded, body)
     model = _required(backend, request.model)
     answering = await backend.serving.chat(model, request)
     stream = responses.ResponseStream(request.model, given) if request.stream else None
@@ -109,7 +132,7 @@ async def respond(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
 
 async def messages(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /v1/messages."""
-    request = anthropic.messages_request(body)
+    request = await _translated(anthropic.messages_request, body)
     model = _required(backend, request.model)
     answering = await backend.serving.chat(model, request)
     stream = None
@@ -117,6 +140,16 @@ async def messages(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
         estimated = anthropic.estimate_input_tokens(body)
         stream = anthropic.MessageStream(request.model, estimated_input_tokens=estimated)
     return await _answer(answering, outcome, stream, lambda chunk: anthropic.messages_reply(request.model, chunk))
+
+
+async def _translated(translate: Callable[[bytes], Request], body: bytes) -> Request:
+    """A request in Ollama's form; of a large body off the event loop. Raises Untranslated, which is a 400 of its own."""
+    try:
+        if len(body) > LARGE:
+            return await asyncio.to_thread(translate, body)
+        return translate(body)
+    except ApiError as error:
+        raise Untranslated(error.status, error.message) from None
 
 
 def _required(backend: Backend, name: str) -> ServedModel:
@@ -129,15 +162,18 @@ async def _answer(
     answering: Answering, outcome: Outcome, stream: Stream | None, whole: Callable[[Chunk], Mapping[str, Any]]
 ) -> Reply:
     """The first piece is waited for, so that an error before it has its own status."""
-    outcome.notes = answering.notes
+    outcome.notes, outcome.overhead = answering.notes, answering.overhead
     chunks = answering.chunks
     if stream is None:
         pieces = [chunk async for chunk in chunks]
         for chunk in pieces:
             native.count(chunk, outcome)
-        return Reply(200, JSON_TYPE, wire.go_json(whole(wire.whole(pieces))) + b"\n")
+        return Reply(200, JSON_TYPE, go_wire.body(whole(wire.whole(pieces))))
     first = await anext(chunks, None)
-    return Reply(200, SSE_TYPE, _events(first, chunks, stream, outcome))
+    headers = (
+        [] if isinstance(stream, openai.ChatStream | openai.CompletionStream) else [(b"cache-control", b"no-cache")]
+    )
+    return Reply(200, SSE_TYPE, _events(first, chunks, stream, outcome), headers)
 
 
 async def _events(
@@ -216,7 +252,7 @@ async def models(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """GET /v1/models."""
     listed = sorted(backend.catalog.models, key=lambda model: model.modified_at, reverse=True)
     reply = openai.models_reply((model.name.short, _created(model), _owner(model)) for model in listed)
-    return Reply(200, JSON_TYPE, wire.go_json(reply) + b"\n")
+    return Reply(200, JSON_TYPE, go_wire.body(reply))
 
 
 def model(name: str) -> Handler:
@@ -224,7 +260,7 @@ def model(name: str) -> Handler:
 
     async def handler(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
         found = native.find_shown(backend, name)
-        return Reply(200, JSON_TYPE, wire.go_json(openai.model_reply(name, _created(found), _owner(found))) + b"\n")
+        return Reply(200, JSON_TYPE, go_wire.body(openai.model_reply(name, _created(found), _owner(found))))
 
     return handler
 

@@ -35,17 +35,17 @@ BUSY = "server busy, please try again.  maximum pending requests exceeded"
 CLIENT_GONE = 499
 
 Handler = Callable[[Backend, bytes, Outcome], Awaitable[Reply]]
-ErrorReply = Callable[[int, str], Reply]
-"""An error in the form of a route: status and message."""
+ErrorReply = Callable[[ApiError], Reply]
+"""An error in the form of a route."""
 
 
-def native_error(status: int, message: str) -> Reply:
+def native_error(error: ApiError) -> Reply:
     """As Ollama's own routes write errors."""
-    return Reply(status, wire.JSON_TYPE, wire.error(message))
+    return Reply(error.status, wire.JSON_TYPE, wire.error(error.message))
 
 
 class ClientGone(Exception):
-    """The client went away, or does not read."""
+    """The client went away."""
 
 
 class BrokenOff(Exception):
@@ -87,6 +87,16 @@ class Room:
             self.taken -= 1
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What all endpoints of a process share."""
+
+    keys: Keys
+    room: Room
+    observer: Observer
+    stalled: Stalled
+
+
 class Endpoint:
     """An ASGI application for one route.
 
@@ -95,21 +105,14 @@ class Endpoint:
     """
 
     def __init__(
-        self,
-        backend: Backend,
-        handler: Handler,
-        *,
-        keys: Keys,
-        room: Room,
-        observer: Observer,
-        error: ErrorReply = native_error,
-        runs: bool = False,
+        self, backend: Backend, handler: Handler, ends: Ends, *, error: ErrorReply = native_error, runs: bool = False
     ) -> None:
         self._backend = backend
         self._handler = handler
-        self._keys = keys
-        self._room = room
-        self._observer = observer
+        self._keys = ends.keys
+        self._room = ends.room
+        self._observer = ends.observer
+        self._stalled = ends.stalled
         self._error = error
         self._runs = runs
         self._limits = backend.config.limits
@@ -122,9 +125,11 @@ class Endpoint:
         exchange = _Exchange(scope, Headers(scope=scope), receive, send, self._limits, outcome)
         task = asyncio.create_task(self._serve(exchange))
         gone = asyncio.create_task(exchange.gone())
+        self._stalled.exchanges[exchange] = task
         try:
             await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            del self._stalled.exchanges[exchange]
             for one in (task, gone):
                 one.cancel()
             await asyncio.gather(task, gone, return_exceptions=True)
@@ -161,7 +166,7 @@ class Endpoint:
             exchange.outcome.failed = isinstance(error, UpstreamError)
             if exchange.outcome.status:
                 raise BrokenOff from error
-            reply = self._error(error.status, error.message)
+            reply = self._error(error)
             reply.headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
             await exchange.answer(reply)
         except (ClientGone, BrokenOff, asyncio.CancelledError):
@@ -169,25 +174,28 @@ class Endpoint:
         except Exception as error:
             log.exception("%s %s", exchange.method, exchange.path)
             if not exchange.outcome.status:
-                await exchange.answer(self._error(500, f"the gateway failed: {type(error).__name__}"))
+                failure = ApiError(500, f"the gateway failed: {type(error).__name__}")
+                await exchange.answer(self._error(failure))
 
     async def _run(self, exchange: _Exchange, body: bytes) -> None:
         outcome, observer = exchange.outcome, self._observer
         exchange.runs = True
         request = read_request(body) or {}
+        streamed = request.get("stream", not exchange.path.startswith("/v1/"))
+        exchange.streams = streamed is not False and "embed" not in exchange.path
         name = request.get("model") if isinstance(request.get("model"), str) else ""
         model = self._backend.catalog.find(str(name)) if name else None
-        observer.begun(model.name.short if model is not None else "")
+        outcome.model = model.name.short if model is not None else ""
+        observer.begun(outcome.model)
         if model is None:
             fallback = self._backend.config.fallback
             if fallback is not None and name:
-                outcome.model, outcome.upstream = "(not listed)", fallback
+                outcome.upstream = fallback
                 await exchange.answer(await passing.pass_on(self._backend, fallback, exchange, body))
                 return
             await exchange.answer(await self._handler(self._backend, body, outcome))
             return
         decision = observer.decide(model.name.short, exchange.headers, request)
-        outcome.model = model.name.short
         taken = observer.take(decision, exchange.path, body, request)
         if decision.upstream == "source" and model.ollama is not None:
             outcome.upstream = model.ollama
@@ -211,6 +219,8 @@ class _Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.runs = False
+        self.streams = True
+        self.blocked_since: float | None = None
         self.scope = scope
         self.headers = headers
         self.outcome = outcome
@@ -253,7 +263,7 @@ class _Exchange:
             pass
 
     async def answer(self, reply: Reply) -> None:
-        """Raises ClientGone for a client that stops reading."""
+        """Sends it all."""
         headers = list(reply.headers)
         if reply.content_type:
             headers.append((b"content-type", reply.content_type.encode()))
@@ -273,7 +283,7 @@ class _Exchange:
         await self._write({"type": "http.response.start", "status": status, "headers": headers})
         try:
             async for piece in pieces:
-                if not self.outcome.first:
+                if not self.outcome.first and self.streams:
                     self.outcome.first = time.perf_counter()
                 await self._write({"type": "http.response.body", "body": piece, "more_body": True})
         finally:
@@ -282,12 +292,31 @@ class _Exchange:
         await self._write({"type": "http.response.body", "body": b""})
 
     async def _write(self, message: dict[str, Any]) -> None:
-        try:
-            async with asyncio.timeout(self._limits.write_timeout):
-                await self._send(message)
-        except TimeoutError:
-            log.warning("%s %s: the client does not read: cut off", self.method, self.path)
-            raise ClientGone from None
+        """Waits while the client does not read; `Stalled` ends that."""
+        self.blocked_since = time.monotonic()
+        await self._send(message)
+        self.blocked_since = None
+
+
+class Stalled:
+    """Ends answers whose client does not read. One look a second at all costs less than a timer for each piece."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit = limit_s
+        self.exchanges: dict[_Exchange, asyncio.Task[None]] = {}
+
+    async def watch(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await asyncio.sleep(min(1.0, self._limit / 4))
+            self.look()
+
+    def look(self) -> None:
+        now = time.monotonic()
+        for exchange, task in list(self.exchanges.items()):
+            if exchange.blocked_since is not None and now - exchange.blocked_since > self._limit:
+                log.warning("%s %s: the client does not read: cut off", exchange.method, exchange.path)
+                task.cancel()
 
 
 def _notes(notes: Mapping[str, str]) -> bytes:

@@ -6,6 +6,7 @@ Ollama's middleware decodes a body of another protocol, writes it anew as a body
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from migrate.gateway import request_types
+from migrate.gateway.go_base64 import base64_error
 from migrate.gateway.go_decode import (
     GoTypeError,
     Number,
@@ -22,16 +24,17 @@ from migrate.gateway.go_decode import (
     State,
     Struct,
     Type,
-    base64_error,
     parse,
     unmarshal,
 )
-from migrate.gateway.go_syntax import GoError, first_byte
+from migrate.gateway.go_syntax import GoError, check_syntax, first_byte
 from migrate.gateway.types import ApiError
-from migrate.gotemplate.strconv import format_float
+from migrate.gotemplate.strconv import format_float, quote
 
 Body = bytes | Mapping[str, Any] | None
 """A request's body as it came, which keeps Go's texts exact, or as JSON that was decoded before."""
+
+NO_WEB_SEARCH = "web_search is run by Ollama's cloud, which this gateway does not have: leave the tool out"
 
 _DEEPEST = 200
 _EXACT = 1 << 53
@@ -163,14 +166,29 @@ class Anonymous:
 
 def arguments(text: str) -> dict[str, Any] | None:
     """A JSON object in a text, which the OpenAI routes have for a call's arguments: sorted below its own keys, as
-    Ollama writes them. Raises ValueError."""
+    Ollama writes them. Raises ValueError with json.Unmarshal's text."""
     try:
         value = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
-        if not isinstance(value, dict | None):
-            raise ValueError("no object")
-        return None if value is None else {key: in_order(item) for key, item in value.items()}
     except RecursionError:
         raise ValueError("exceeded max depth") from None
+    except ValueError as error:
+        raise ValueError(_syntax_error(text) or str(error)) from None
+    if not isinstance(value, dict | None):
+        raise ValueError("Value looks like object, but can't find closing '}' symbol")
+    return None if value is None else {key: in_order(item) for key, item in value.items()}
+
+
+def _syntax_error(text: str) -> str:
+    """What json.Unmarshal finds wrong with a text, "" for nothing."""
+    try:
+        check_syntax(text.encode("utf-8", "replace"))
+        json.loads(text)
+    except GoError as error:
+        short = str(error) in ("unexpected EOF", "missing request body")
+        return "unexpected end of JSON input" if short else str(error)
+    except json.JSONDecodeError as error:
+        return f"invalid character {quote(text[error.pos], chr(39))} after top-level value"
+    return ""
 
 
 def _no_number(text: str) -> float:
@@ -203,7 +221,8 @@ _SPECIAL = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 def encode(value: Any, depth: int = 0) -> str:
     """json.Marshal of a struct: keys in the order given, `<`, `>`, `&`, U+2028 and U+2029 escaped.
 
-    Numbers are written as Go writes a float64, parsed ones as they came. Raises ApiError(400) where it nests too deep.
+    Numbers are written as Go writes a float64, parsed ones as they came. Raises ApiError: 400 where it nests too deep,
+    500 for NaN and infinity.
     """
     if depth > _DEEPEST:
         raise ApiError(400, "exceeded max depth")
@@ -211,8 +230,7 @@ def encode(value: Any, depth: int = 0) -> str:
         case Number():
             return str(value)
         case str():
-            text = _escape(value)
-            return _SPECIAL.sub(_special, text) if _SPECIAL.search(text) else text
+            return _text(value)
         case None:
             return "null"
         case bool():
@@ -223,10 +241,22 @@ def encode(value: Any, depth: int = 0) -> str:
             return _number(value)
         case Mapping() | Pairs():
             pairs = value.items() if isinstance(value, Mapping) else value
-            return "{" + ",".join(f"{encode(key)}:{encode(item, depth + 1)}" for key, item in pairs) + "}"
+            return "{" + ",".join([f"{_key(key)}:{encode(item, depth + 1)}" for key, item in pairs]) + "}"
         case list() | tuple():
-            return "[" + ",".join(encode(item, depth + 1) for item in value) + "]"
+            return "[" + ",".join([encode(item, depth + 1) for item in value]) + "]"
     raise TypeError(f"json: unsupported type: {type(value).__name__}")
+
+
+def _text(value: str) -> str:
+    text = _escape(value)
+    return _SPECIAL.sub(_special, text) if _SPECIAL.search(text) else text
+
+
+def _key(key: str) -> str:
+    return _short_key(key) if len(key) < 64 else _text(key)
+
+
+_short_key = functools.lru_cache(maxsize=1024)(_text)
 
 
 def _special(match: re.Match[str]) -> str:
@@ -236,8 +266,10 @@ def _special(match: re.Match[str]) -> str:
 
 def _number(value: float) -> str:
     if not math.isfinite(value):
-        raise TypeError(f"json: unsupported value: {value}")
-    if value == 0 or 1e-6 <= abs(value) < 1e21:
+        raise ApiError(500, f"json: unsupported value: {format_float(value, 'g', -1)}")
+    if "e" not in (text := repr(value)):  # neither language uses an exponent from 1e-4 to 1e16
+        return text.removesuffix(".0")
+    if 1e-6 <= abs(value) < 1e21:
         return format_float(value, "f", -1)
     return format_float(value, "e", -1).replace("e-0", "e-")
 

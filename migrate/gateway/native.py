@@ -62,7 +62,7 @@ async def embeddings(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
 
 async def _answer(answering: Answering, asked: str, write: Writer, outcome: Outcome, *, stream: bool) -> Reply:
     """The first piece is waited for, so that an error before it has its own status."""
-    outcome.notes = answering.notes
+    outcome.notes, outcome.overhead = answering.notes, answering.overhead
     chunks = answering.chunks
     if not stream:
         pieces = [piece async for piece in chunks]

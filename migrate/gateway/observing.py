@@ -9,12 +9,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from migrate.errors import UsageError
 from migrate.gateway import wire
 from migrate.gateway.backend import Backend
 from migrate.gateway.catalog import ServedModel
 from migrate.gateway.metrics import Metrics
 from migrate.gateway.reply import Outcome, Reply
-from migrate.gateway.routing import Decision, Route, Router
+from migrate.gateway.routing import Decision, LastLine, Route, Router
 from migrate.gateway.shadow import Ask, Shadow, Taken, http_side
 from migrate.gateway.shadow import Reply as ShadowReply
 from migrate.gateway.shadow_journal import Journal, journal_path
@@ -63,6 +64,8 @@ class Observer:
     ) -> bytes | AsyncIterator[bytes]:
         """The body of a reply, listened to on its way out."""
         if isinstance(reply.body, bytes):
+            if taken is not None:
+                taken.piece(reply.body)
             self._end(decision, taken, reply.body, reply.status, outcome)
             return reply.body
         return self._listening(decision, taken, reply, outcome)
@@ -71,34 +74,22 @@ class Observer:
         self, decision: Decision, taken: Taken | None, reply: Reply, outcome: Outcome
     ) -> AsyncIterator[bytes]:
         assert not isinstance(reply.body, bytes)
-        last = b""
+        last = LastLine()
         try:
             async for piece in reply.body:
                 if taken is not None:
                     taken.piece(piece)
-                last = piece
+                last.piece(piece)
                 yield piece
         finally:
             if (close := getattr(reply.body, "aclose", None)) is not None:
                 await close()
-        self._end(decision, taken, last, reply.status, outcome, heard=True)
+        self._end(decision, taken, last.line, reply.status, outcome)
 
-    def _end(
-        self,
-        decision: Decision,
-        taken: Taken | None,
-        last: bytes,
-        status: int,
-        outcome: Outcome,
-        *,
-        heard: bool = False,
-    ) -> None:
+    def _end(self, decision: Decision, taken: Taken | None, last: bytes, status: int, outcome: Outcome) -> None:
         if decision.remember:
-            lines = last.strip().rsplit(b"\n", 1)
-            self.router.remember_last(decision, lines[-1])
+            self.router.remember_last(decision, last)
         if taken is not None and self.shadow is not None:
-            if not heard:
-                taken.piece(last)
             self.shadow.offer(taken, UPSTREAM_BROKE_OFF if outcome.failed else status)
 
     # ---- after an answer --------------------------------------------------------------------------------------------
@@ -143,6 +134,7 @@ class Observer:
                 status,
                 total_s=total,
                 ttft_s=first,
+                overhead_s=outcome.overhead or None,
                 tokens_in=outcome.prompt_tokens,
                 tokens_out=outcome.answer_tokens,
             )
@@ -185,7 +177,10 @@ class Observer:
         if not sources:
             return None
         if len(sources) > 1:
-            log.warning("models with different Ollamas: copies go to %s alone", min(sources))
+            raise UsageError(
+                f"copies can be compared with one Ollama only, and models have {', '.join(sorted(sources))}",
+                hint="run a gateway for each, or give the models one `source`",
+            )
         pool = pools[min(sources)]
         policy = config.shadow
         journal = Journal(

@@ -73,7 +73,7 @@ _STREAM_OPTIONS = Pointer(Struct("openai.StreamOptions", {"include_usage": BOOL}
 _RESPONSE_FORMAT = Struct(
     "openai.ResponseFormat", {"type": STRING, "json_schema": Pointer(Struct("openai.JsonSchema", {"schema": Raw()}))}
 )
-_CHAT = Struct(
+CHAT = Struct(
     "openai.ChatCompletionRequest",
     {
         "model": STRING,
@@ -97,7 +97,7 @@ _CHAT = Struct(
     },
 )
 _STREAMED = Struct("openai.ChatCompletionRequest", {"stream_options": _STREAM_OPTIONS})
-_COMPLETION = Struct(
+COMPLETION = Struct(
     "openai.CompletionRequest",
     {
         "model": STRING,
@@ -116,7 +116,7 @@ _COMPLETION = Struct(
         "_debug_render_only": BOOL,
     },
 )
-_EMBED = Struct(
+EMBED = Struct(
     "openai.EmbedRequest", {"input": ANYTHING, "model": STRING, "dimensions": INT, "encoding_format": STRING}
 )
 
@@ -125,7 +125,7 @@ _EMBED = Struct(
 
 def chat_request(body: Body) -> ChatRequest:
     """POST /v1/chat/completions. Raises ApiError(400) with Ollama's text. `format` is as decode.chat leaves it."""
-    given = go.bound(_CHAT, body)
+    given = go.bound(CHAT, body)
     if not given["messages"]:
         raise ApiError(400, "[] is too short - 'messages'")
     options = {
@@ -310,7 +310,7 @@ def _audio(given: Any) -> str:
 
 def completion_request(body: Body) -> GenerateRequest:
     """POST /v1/completions, which is /api/generate: the prompt goes through the template. Raises ApiError(400)."""
-    given = go.bound(_COMPLETION, body)
+    given = go.bound(COMPLETION, body)
     options = {
         "stop": _stop(given["stop"], texts_only=True),
         "num_predict": given["max_tokens"],
@@ -336,7 +336,7 @@ def completion_request(body: Body) -> GenerateRequest:
 
 def embed_request(body: Body) -> EmbedRequest:
     """POST /v1/embeddings. Raises ApiError(400)."""
-    given = go.bound(_EMBED, body)
+    given = go.bound(EMBED, body)
     encoding, texts = given["encoding_format"], given["input"]
     if encoding.casefold() not in ("", "float", "base64"):
         supported = "Supported values: ['float', 'base64']."
@@ -350,5 +350,5 @@ def embed_request(body: Body) -> EmbedRequest:
 
 def encoding_format(body: Body) -> str:
     """How the numbers of /v1/embeddings are wanted, for `embed_reply`. Raises ApiError(400)."""
-    wanted: str = go.bound(_EMBED, body)["encoding_format"]
+    wanted: str = go.bound(EMBED, body)["encoding_format"]
     return wanted

@@ -110,13 +110,12 @@ class ChatStream:
         self._include_usage = include_usage
         self._id = id or _id("chatcmpl")
         self._created = created
+        self._head = ""
         self._first = True
         self._called = False
 
     def feed(self, chunk: Chunk) -> bytes:
         """The events of a piece of the answer."""
-        if self._created is None:
-            self._created = int(time.time())
         written = b""
         trailer = not (chunk.content or chunk.thinking or chunk.tool_calls or chunk.logprobs)
         if self._first or not (chunk.done and trailer):
@@ -152,15 +151,17 @@ class ChatStream:
         return choices
 
     def _event(self, choices: Sequence[Mapping[str, Any]], usage: Mapping[str, int] | None = None) -> bytes:
-        chunk: dict[str, Any] = {
-            "id": self._id,
-            "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": self._model,
-            "system_fingerprint": _FINGERPRINT,
-            "choices": choices,
-        }
-        return go.event(chunk if usage is None else {**chunk, "usage": usage})
+        if not self._head:  # the same in every event
+            head = {
+                "id": self._id,
+                "object": "chat.completion.chunk",
+                "created": int(time.time()) if self._created is None else self._created,
+                "model": self._model,
+                "system_fingerprint": _FINGERPRINT,
+            }
+            self._head = f'data: {go.encode(head)[:-1]},"choices":'
+        tail = "" if usage is None else f',"usage":{go.encode(usage)}'
+        return f"{self._head}{go.encode(choices)}{tail}}}\n\n".encode()
 
 
 # ---- /v1/completions ------------------------------------------------------------------------------------------------
@@ -245,7 +246,7 @@ def float32(vector: Sequence[float]) -> list[float]:
     """The numbers that read like the shortest text of the float32 each of them is, as Go writes a []float32."""
     import numpy as np
 
-    return [float(str(number)) for number in np.asarray(vector, dtype=np.float32)]
+    return [float(text) for text in np.asarray(vector, dtype=np.float32).astype("U32").tolist()]
 
 
 def models_reply(models: Iterable[tuple[str, int, str]]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ async def pass_on(backend: Backend, upstream: str, exchange: Any, body: bytes) -
     except BaseException:
         await stack.aclose()
         raise
-    exchange.outcome.failed = response.status_code >= 500
+    # 501 is what Ollama says of an embedding of a chat model
+    exchange.outcome.failed = response.status_code >= 500 and response.status_code != 501
     kept = [(name.lower(), value) for name, value in response.headers.raw if name.lower() not in _NOT_RETURNED]
     content_type = response.headers.get("content-type", "")
     return Reply(response.status_code, content_type, _body(response, stack, exchange.outcome), kept)

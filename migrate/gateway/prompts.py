@@ -43,7 +43,8 @@ class Prompts:
         elif source.prompt_path == "gguf_jinja" and source.chat_template:
             self._render = self._of_jinja(source.chat_template, eos)
         else:
-            template = parse_template(source.template if source.template is not None else DEFAULT_TEMPLATE)
+            template = source.template if source.template is not None else DEFAULT_TEMPLATE
+            parse_template(template)
             self._render = lambda messages, tools, think: render_chat(
                 template, messages, tools=tools, think=_word(think), json_tools=json_tools
             )
@@ -68,9 +69,7 @@ class Prompts:
 
     def render_template(self, template: str, messages: Sequence[Message], think: Think) -> str:
         """With a request's own `template`. Raises ApiError: Ollama answers 500 to one that does not parse."""
-        return self._guarded(
-            lambda: render_chat(parse_template(template), messages, think=_word(think), json_tools=self._json_tools)
-        )
+        return self._guarded(lambda: render_chat(template, messages, think=_word(think), json_tools=self._json_tools))
 
     def render_suffix(self, template: str, prompt: str, suffix: str, think: Think) -> str:
         """Fill in the middle."""

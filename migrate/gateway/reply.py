@@ -11,7 +11,7 @@ class Outcome:
     """What became of a request, filled in as it is answered: for the log, the metrics and the automatic return.
 
     `failed`: the server behind was at fault. `first` is when the first piece went out, in seconds of
-    `time.perf_counter`, 0 for an answer that is not streamed.
+    `time.perf_counter`, 0 for an answer that is not streamed. `overhead`: seconds the gateway took before it asked.
     """
 
     model: str = ""
@@ -19,6 +19,7 @@ class Outcome:
     status: int = 0
     failed: bool = False
     first: float = 0.0
+    overhead: float = 0.0
     prompt_tokens: int = 0
     answer_tokens: int = 0
     notes: Mapping[str, str] = field(default_factory=dict)

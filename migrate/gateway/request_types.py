@@ -13,7 +13,6 @@ from migrate.gateway.go_decode import (
     Bytes,
     Custom,
     Dict,
-    Number,
     Pairs,
     Pointer,
     Raw,
@@ -37,19 +36,19 @@ def _read_message(value: Any) -> Any:
 
 def _read_duration(value: Any) -> float:
     """Seconds; -1.0 for any that is negative. A number of more than 292 years, which overflows in Ollama, stays."""
-    match value:
-        case Number():
-            number = float(unmarshal(ANYTHING, value))
-            return -1.0 if number < 0 else number
+    plain = unmarshal(ANYTHING, value)
+    match plain:
         case str():
-            nanoseconds = parse_duration(unmarshal(STRING, value))
+            nanoseconds = parse_duration(plain)
             return -1.0 if nanoseconds < 0 or nanoseconds == _LONGEST else nanoseconds / 1e9
-        case Pairs():
+        case bool():
+            kind = "bool"
+        case dict():
             kind = "map[string]interface {}"
         case list():
             kind = "[]interface {}"
         case _:
-            kind = "bool"
+            return -1.0 if plain < 0 else float(plain)
     raise GoError(f"Unsupported type: '{kind}'")
 
 

@@ -22,7 +22,6 @@ from migrate.gotemplate.strconv import quote
 
 __all__ = ["ResponseStream", "decoded", "error", "response_reply", "responses_request"]
 
-NO_WEB_SEARCH = "web_search is run by Ollama's cloud, which this gateway does not have: leave the tool out"
 
 # ---- the body -------------------------------------------------------------------------------------------------------
 
@@ -31,7 +30,7 @@ _KIND_ROLE = go.Anonymous(
     'struct { Type string "json:\\"type\\""; Role string "json:\\"role\\"" }',
     Struct("", {"type": STRING, "role": STRING}),
 )
-_CONTENTS = {
+CONTENTS = {
     "input_text": Struct("openai.ResponsesTextContent", {"type": STRING, "text": STRING}),
     "output_text": Struct("openai.ResponsesOutputTextContent", {"type": STRING, "text": STRING}),
     "input_image": Struct(
@@ -45,7 +44,7 @@ _CONTENTS = {
 _SUMMARY = Slice(
     Struct("openai.ResponsesReasoningSummary", {"type": STRING, "text": STRING}), "[]openai.ResponsesReasoningSummary"
 )
-_ITEMS = {
+ITEMS = {
     # these two are only read after their type has been, so that they are objects
     "message": Struct("", {"type": STRING, "role": STRING, "content": Raw()}),
     "function_call": Struct(
@@ -80,9 +79,9 @@ def _each(values: Sequence[Any], what: str, read: Callable[[Any], Any]) -> list[
 
 def _read_content(value: Any) -> dict[str, Any]:
     kind = unmarshal(_KIND, value)["type"]
-    if kind not in _CONTENTS:
+    if kind not in CONTENTS:
         raise GoError(f"unknown content type: {kind}")
-    content: dict[str, Any] = unmarshal(_CONTENTS[kind], value)
+    content: dict[str, Any] = unmarshal(CONTENTS[kind], value)
     return content
 
 
@@ -99,10 +98,10 @@ def _contents(value: Any, what: str) -> list[dict[str, Any]]:
 def _read_item(value: Any) -> dict[str, Any]:
     typed = unmarshal(_KIND_ROLE, value)
     kind = typed["type"] or ("message" if typed["role"] else "")
-    if kind not in _ITEMS:
+    if kind not in ITEMS:
         problem = f"unknown input item type: {quote(kind)}" if kind else "input item missing required 'type' field"
         raise GoError(problem)
-    item: dict[str, Any] = {**unmarshal(_ITEMS[kind], value), "type": kind}
+    item: dict[str, Any] = {**unmarshal(ITEMS[kind], value), "type": kind}
     for name in ("content", "output"):
         if name in item:
             sent = any(name == key for key, _ in value)
@@ -127,13 +126,13 @@ _TOOL_FIELDS: dict[str, Any] = {
     "parameters": Dict(),
     "tools": Raw(),
 }
-_TOOL = Struct("openai.ResponsesTool", _TOOL_FIELDS)
-_TOOLS = Slice(_TOOL, "[]openai.ResponsesTool")
+TOOL = Struct("openai.ResponsesTool", _TOOL_FIELDS)
+_TOOLS = Slice(TOOL, "[]openai.ResponsesTool")
 _TOOL_FIELDS["tools"] = _TOOLS
 _TEXT_FORMAT = Struct(
     "openai.ResponsesTextFormat", {"type": STRING, "name": STRING, "schema": Raw(), "strict": Pointer(BOOL)}
 )
-_REQUEST = Struct(
+REQUEST = Struct(
     "openai.ResponsesRequest",
     {
         "model": STRING,
@@ -158,7 +157,7 @@ _REQUEST = Struct(
 
 def decoded(body: Body) -> dict[str, Any]:
     """The body by its fields, as the answer repeats them. Raises ApiError(400) with Ollama's text."""
-    return go.bound(_REQUEST, body)
+    return go.bound(REQUEST, body)
 
 
 # ---- the request ----------------------------------------------------------------------------------------------------
@@ -259,7 +258,7 @@ def _content(contents: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
 def _functions(tool: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A tool, or the members of a namespace under names that begin with its name."""
     if tool["type"] == "web_search":
-        raise ApiError(400, NO_WEB_SEARCH)
+        raise ApiError(400, go.NO_WEB_SEARCH)
     if tool["type"] != "namespace":
         return [{"type": tool["type"], "function": _function(tool)}]
     functions = [function for member in tool["tools"] or () for function in _functions(member)]

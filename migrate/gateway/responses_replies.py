@@ -7,6 +7,7 @@ answer is a Go struct, the events are Go maps: their keys are sorted.
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,7 @@ def response_reply(
     effort, summary_kind = request["reasoning"]["effort"], request["reasoning"]["summary"]
     reasoning = _filled({"effort": effort, "summary": summary_kind}) if effort or summary_kind else None
     before, after = _settings(request)
+    before["text"] = json.loads(go.encode(before["text"]))  # a schema may still be as it was parsed
     return {
         "id": id,
         "object": "response",
@@ -233,7 +235,7 @@ class ResponseStream:
                 self._part("content_part.done", self._message_id, content_index=0, part=_text_part(text)),
                 self._event("response.output_item.done", output_index=self._index, item=output[-1]),
             ]
-        response = self._response("completed", output, _usage(metrics))
+        response = self._response("completed", output or None, _usage(metrics))
         response["completed_at"] = int(time.time())
         return [*events, self._event("response.completed", response=response)]
 
@@ -253,7 +255,7 @@ class ResponseStream:
         return go.event(go.in_order({"type": kind, "sequence_number": number, **fields}), kind)
 
     def _response(
-        self, status: str, output: Sequence[Mapping[str, Any]], usage: Mapping[str, Any] | None
+        self, status: str, output: Sequence[Mapping[str, Any]] | None, usage: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         request = self._request
         effort, summary = request["reasoning"]["effort"] or None, request["reasoning"]["summary"] or None

@@ -27,6 +27,8 @@ from migrate.gateway.types import ApiError
 Side = Literal["source", "target"]
 
 MAX_HEADER = 512
+ENDS = 8192
+MAX_LINE_BYTES = 8 << 20
 CONTEXTS = 50_000
 CONTEXT_TTL_S = 3600.0
 
@@ -84,6 +86,29 @@ class Decision:
     point: float | None = None
     fraction: float | None = None
     remember: bool = False
+
+
+@dataclass(slots=True)
+class LastLine:
+    """The last line of an answer that comes in pieces: a context of thousands of tokens is cut anywhere on its way."""
+
+    _tail: bytearray = field(default_factory=bytearray)
+
+    def piece(self, data: bytes) -> None:
+        text = data.rstrip(b"\n")
+        if not text:
+            self._tail += data[:1]
+            return
+        end = text.rfind(b"\n")
+        if end >= 0 or self._tail.endswith(b"\n"):
+            self._tail.clear()
+        self._tail += data[end + 1 :]
+        if len(self._tail) > MAX_LINE_BYTES:
+            self._tail.clear()
+
+    @property
+    def line(self) -> bytes:
+        return bytes(self._tail).strip()
 
 
 @dataclass(slots=True)
@@ -260,4 +285,15 @@ _FIRST: Sequence[tuple[str, ...]] = (("system", "developer"), ("user",))
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return json.dumps(_short(value), sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _short(value: Any) -> Any:
+    """Both ends and the length stand for a long text: an image of 20 MB is not worth 50 ms of everybody's time."""
+    if isinstance(value, str) and len(value) > 2 * ENDS:
+        return [len(value), value[:ENDS], value[-ENDS:]]
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return value

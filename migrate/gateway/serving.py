@@ -60,6 +60,11 @@ class Answering:
     notes: Mapping[str, str]
     chunks: AsyncGenerator[Chunk]
 
+    @property
+    def overhead(self) -> float:
+        """Seconds from the request's arrival to now, when all is ready to ask the server behind."""
+        return (time.perf_counter_ns() - self.clock.started) / 1e9
+
 
 class Serving:
     """Answers requests for the models of a catalog."""

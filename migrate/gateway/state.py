@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,7 @@ SCHEMA_VERSION = 1
 MAX_BYTES = 8 << 20
 MAX_HISTORY = 100
 LOOK_EVERY_S = 0.2
+MAX_NAME = 1024
 LOCK_TIMEOUT_S = 10.0
 STALE_LOCK_S = 60.0
 """Age from which a lock *file* is taken for one of a process that died; only where there is no flock."""
@@ -111,9 +113,10 @@ def _without_history(state: ModelState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in Change.model_fields}
 
 
+@lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
     """One spelling for all names that Ollama takes for the same model: `support-bot:latest`."""
-    text = name.strip()
+    text = name.strip()[:MAX_NAME]
     return (ModelName.parse(text).short if ModelName.valid(text) else text).lower()
 
 

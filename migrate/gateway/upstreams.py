@@ -5,7 +5,6 @@ A request that could not be connected is tried at the next server; one that was 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -93,25 +92,30 @@ class Upstreams:
         *,
         content: bytes | None = None,
         headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]] | None = None,
-        first_timeout: float | None = None,
+        silence: float | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """The answer's head; its body is still to be read. Raises UpstreamError when no server can be reached."""
         chosen = self.pools[pool]
         detail = ""
         for server in chosen.ordered():
-            request = httpx.Request(method, server.url + path, content=content, headers=_merged(chosen, headers))
+            request = httpx.Request(
+                method,
+                server.url + path,
+                content=content,
+                headers=_merged(chosen, headers),
+                extensions={"timeout": self._timeout(silence)},
+            )
             server.busy += 1
             try:
                 try:
-                    async with asyncio.timeout(first_timeout or self._limits.first_token_timeout):
-                        response = await self.client.send(request, stream=True)
+                    response = await self.client.send(request, stream=True)
                 except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                     detail = f"{server.url}: {str(error) or 'connecting took too long'}"
                     server.down_until = time.monotonic() + DOWN_S
                     log.warning("upstream %s: %s", pool, detail)
                     continue
-                except TimeoutError:
-                    raise UpstreamError(504, BROKEN.format(detail="the model server did not answer in time")) from None
+                except httpx.ReadTimeout as error:
+                    raise _broken(error) from None
                 except httpx.TransportError as error:
                     log.warning("upstream %s: %s broke off: %s", pool, server.url, error)
                     raise UpstreamError(500, STOPPED) from None
@@ -124,6 +128,11 @@ class Upstreams:
             finally:
                 server.busy -= 1
         raise UpstreamError(503, UNREACHABLE.format(detail=detail), headers={"Retry-After": "1"})
+
+    def _timeout(self, silence: float | None) -> dict[str, float | None]:
+        """The longest wait for a piece of the answer, the first included, in seconds."""
+        limits = self._limits
+        return {"connect": limits.connect_timeout, "read": silence or limits.silence, "write": 60.0, "pool": None}
 
     async def call(self, pool: str, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON of a POST that is answered as a whole. Raises ApiError with the server's own message."""
@@ -138,7 +147,7 @@ class Upstreams:
 
     async def get(self, pool: str, path: str, *, timeout: float = 5.0) -> tuple[int, bytes]:
         """Status and body of a GET. Raises UpstreamError."""
-        async with self.send(pool, "GET", path, first_timeout=timeout) as response:
+        async with self.send(pool, "GET", path, silence=timeout) as response:
             return response.status_code, await self._whole(response)
 
     async def stream(self, pool: str, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
@@ -149,46 +158,45 @@ class Upstreams:
             async for event in self._events(response):
                 yield event
 
-    async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
-        buffer = b""
-        pieces = aiter(response.aiter_raw())
-        waiting = self._limits.first_token_timeout
-        while True:
-            try:
-                async with asyncio.timeout(waiting):
-                    piece = await anext(pieces, None)
-            except TimeoutError:
-                raise UpstreamError(504, BROKEN.format(detail="the model server fell silent")) from None
-            except httpx.TransportError as error:
-                raise UpstreamError(500, BROKEN.format(detail=str(error) or "unexpected EOF")) from None
-            if piece is None:
-                raise UpstreamError(500, BROKEN.format(detail="unexpected EOF"))
-            waiting = self._limits.token_timeout
-            buffer += piece
-            if len(buffer) > MAX_EVENT_BYTES:
-                raise UpstreamError(500, BROKEN.format(detail="an event of the model server is too large"))
-            *lines, buffer = buffer.split(b"\n")
-            for line in lines:
-                if not line.startswith(b"data:"):
+    async def _events(self, response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+        """Up to `[DONE]`; what follows that is read, too, so that the connection can be used again."""
+        buffer, done = b"", False
+        try:
+            async for piece in response.aiter_raw():
+                if done:
                     continue
-                data = line[5:].strip()
-                if data == b"[DONE]":
-                    return
-                yield _event(data)
+                *lines, buffer = (buffer + piece).split(b"\n")
+                if len(buffer) > MAX_EVENT_BYTES:
+                    raise UpstreamError(500, BROKEN.format(detail="an event of the model server is too large"))
+                for line in lines:
+                    if not line.startswith(b"data:"):
+                        continue
+                    data = line[5:].strip()
+                    if data == b"[DONE]":
+                        done = True
+                        break
+                    yield _event(data)
+        except httpx.TransportError as error:
+            raise _broken(error) from None
+        if not done:
+            raise UpstreamError(500, BROKEN.format(detail="unexpected EOF"))
 
     async def _whole(self, response: httpx.Response) -> bytes:
         content = b""
         try:
-            async with asyncio.timeout(self._limits.first_token_timeout):
-                async for piece in response.aiter_raw():
-                    content += piece
-                    if len(content) > MAX_ANSWER_BYTES:
-                        raise UpstreamError(500, BROKEN.format(detail="the model server's answer is too large"))
-        except TimeoutError:
-            raise UpstreamError(504, BROKEN.format(detail="the model server fell silent")) from None
+            async for piece in response.aiter_raw():
+                content += piece
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise UpstreamError(500, BROKEN.format(detail="the model server's answer is too large"))
         except httpx.TransportError as error:
-            raise UpstreamError(500, BROKEN.format(detail=str(error) or "unexpected EOF")) from None
+            raise _broken(error) from None
         return content
+
+
+def _broken(error: httpx.TransportError) -> UpstreamError:
+    if isinstance(error, httpx.ReadTimeout):
+        return UpstreamError(504, BROKEN.format(detail="the model server fell silent"))
+    return UpstreamError(500, BROKEN.format(detail=str(error) or "unexpected EOF"))
 
 
 JSON: Mapping[str, str] = {"content-type": "application/json", "accept-encoding": "identity"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import re
 import time
@@ -16,12 +17,13 @@ JSON_TYPE = "application/json; charset=utf-8"
 NDJSON_TYPE = "application/x-ndjson"
 TEXT_TYPE = "text/plain; charset=utf-8"
 
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _ESCAPED = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 def go_json(value: Any) -> bytes:
     """JSON as Go writes it: compact, keys in the order given, `<`, `>`, `&`, U+2028 and U+2029 escaped."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _compact(value)
     return _ESCAPED.sub(_escape, text).encode()
 
 
@@ -32,11 +34,14 @@ def _escape(match: re.Match[str]) -> str:
 
 def now() -> str:
     """RFC 3339 in UTC with nanoseconds, without zeros at the end."""
-    nanoseconds = time.time_ns()
-    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
-    stamp = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
     digits = f"{fraction:09d}".rstrip("0")
-    return f"{stamp}.{digits}Z" if digits else f"{stamp}Z"
+    return f"{_second(seconds)}.{digits}Z" if digits else f"{_second(seconds)}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def error(message: str) -> bytes:

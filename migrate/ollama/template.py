@@ -63,7 +63,7 @@ def render_chat(
     system_text, collated = conversation.collate(conversation.image_tagged(ordered))
     tree = parse_template(template) if isinstance(template, str) else template
     known = functions(today)
-    if "messages" not in variables_used(tree):
+    if is_legacy(template):
         return _render_turns(tree, collated, _thinking(think), known)
     data = {
         "System": system_text,
@@ -228,6 +228,16 @@ def _identifiers(node: nodes.Node) -> Iterator[str]:
                     yield from _identifiers(arg)
         case nodes.Field() | nodes.Variable():
             yield from node.idents
+
+
+@functools.lru_cache(maxsize=64)
+def _is_legacy(template: str) -> bool:
+    return "messages" not in variables_used(parse_template(template))
+
+
+def is_legacy(template: str | nodes.Template) -> bool:
+    """Whether the template is run once per turn: it does not mention Messages. Remembered for a text."""
+    return _is_legacy(template) if isinstance(template, str) else "messages" not in variables_used(template)
 
 
 def capabilities(template: str | nodes.Template) -> set[str]:

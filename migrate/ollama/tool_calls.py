@@ -17,7 +17,11 @@ from typing import Any
 _NO_TAG = {"{": "}", "[": "]"}
 """Tags that are JSON themselves: a call then has to come first in an answer."""
 
-_NOT_PLAIN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|\\.|[{}\[\]]', re.DOTALL)
+_DEEPEST = 200
+"""Levels of a call that are read; Go allows 10,000."""
+
+_IN_STRING = re.compile(r'\\.?|"', re.DOTALL)
+_OUTSIDE = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -34,8 +38,7 @@ class CallSearch:
         self.names = [name for name in names if name]
         self.found = 0
         self._state = "text"
-        self._held = ""
-        self._lacks_end = False
+        self._hold("")
 
     def add(self, text: str) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
         """More of the answer -> what is text by now, and the calls (name, arguments) that are complete."""
@@ -45,7 +48,8 @@ class CallSearch:
         content = ""
         if self._state == "text":
             at, complete = self._find_tag()
-            content, self._held = self._held[:at], self._held[at:]
+            content = self._held[:at]
+            self._hold(self._held[at:])
             if self.tag in _NO_TAG and content.strip():
                 content += self.finish()
                 self._state = "done"
@@ -53,23 +57,27 @@ class CallSearch:
             if not complete:
                 return content, []
             self._state = "calls"
-        elif self._lacks_end and not any(end in text for end in "}]"):
-            return content, []  # nothing can have come to its end
         calls = []
         while call := self._next_call():
             calls.append(call)
             self.found += 1
         if self._is_closed():
             content += self._held
-            self._held = ""
+            self._hold("")
             self._state = "done"
         return content, calls
 
     def finish(self) -> str:
         """What was held back and is no call after all. Behind a tag of its own it is lost, as with Ollama."""
         text = self._held if self.tag in _NO_TAG and not self.found else ""
-        self._held = ""
+        self._hold("")
         return text
+
+    def _hold(self, text: str) -> None:
+        """Begins anew, with what is to be read again."""
+        self._held = text
+        self._object = FirstObject()
+        self._brackets, self._depth = Brackets(), 0
 
     def _find_tag(self) -> tuple[int, bool]:
         at = self._held.find(self.tag)
@@ -81,15 +89,16 @@ class CallSearch:
         return len(self._held), False
 
     def _next_call(self) -> tuple[str, dict[str, Any]] | None:
-        self._lacks_end = False
         name, name_end = self._find_name()
-        if name is None:
+        if name is None or (found := self._object.find(self._held)) is None:
             return None
-        arguments, at = find_arguments(name, self._held)
+        value, at = found
+        known, arguments = _search_object(name, value)
+        if not known:
+            arguments = value
         if arguments is None:
-            self._lacks_end = at == 0
             return None
-        self._held = self._held[max(at, name_end) :]
+        self._hold(self._held[max(at, name_end) :])
         return name, arguments
 
     def _find_name(self) -> tuple[str | None, int]:
@@ -108,49 +117,67 @@ class CallSearch:
         close = _NO_TAG.get(self.tag)
         if close is None:
             return False
-        depth = 0
-        for _, char in _brackets(self._held):
-            depth += (char == self.tag) - (char == close)
-            if char == close and depth == 0:
+        for _, char in self._brackets.more(self._held):
+            self._depth += (char == self.tag) - (char == close)
+            if char == close and self._depth == 0:
                 return True
         return False
+
+
+class Brackets:
+    """The brackets of a growing text that stand in no JSON string."""
+
+    def __init__(self) -> None:
+        self._at = 0
+        self._in_string = False
+
+    def more(self, text: str) -> Iterator[tuple[int, str]]:
+        """(position, bracket) of those that were not given yet."""
+        while match := (_IN_STRING if self._in_string else _OUTSIDE).search(text, self._at):
+            if match[0] == "\\":  # what it escapes has not come yet
+                self._at = match.start()
+                return
+            self._at = match.end()
+            if match[0] == '"':
+                self._in_string = not self._in_string
+            elif match[0][0] != "\\":
+                yield match.start(), match[0]
+        self._at = len(text)
+
+
+class FirstObject:
+    """The first JSON object in a growing text."""
+
+    def __init__(self) -> None:
+        self._brackets, self._depth = Brackets(), 0
+        self._start = -1
+        self._found: tuple[dict[str, Any], int] | None = None
+
+    def find(self, text: str) -> tuple[dict[str, Any], int] | None:
+        """The object and where it ends; None while there is no whole one."""
+        if self._found is not None:
+            return self._found
+        for at, char in self._brackets.more(text):
+            if char == "{":
+                if self._depth == 0:
+                    self._start = at
+                self._depth += 1
+            elif char == "}":
+                self._depth = max(self._depth - 1, 0)
+                if self._depth > 0 or self._start < 0:
+                    continue
+                try:
+                    self._found = _parse_object(text[self._start : at + 1]), at
+                except (ValueError, RecursionError):
+                    self._start = -1
+                    continue
+                return self._found
+        return None
 
 
 def tool_call_id() -> str:
     """An id in Ollama's form."""
     return "call_" + "".join(random.choices(string.ascii_lowercase + string.digits, k=8))
-
-
-def find_arguments(name: str, text: str) -> tuple[dict[str, Any] | None, int]:
-    """The arguments in the first JSON object of `text`, and where it ends.
-
-    (None, 0) if there is no whole object, (None, its end) if it names a tool and has no arguments.
-    """
-    start, depth = None, 0
-    for at, char in _brackets(text):
-        if char == "{":
-            if depth == 0:
-                start = at
-            depth += 1
-        elif char == "}":
-            depth = max(depth - 1, 0)
-            if depth > 0 or start is None:
-                continue
-            try:
-                value = _parse_object(text[start : at + 1])
-                known, arguments = _search_object(name, value)
-            except (ValueError, RecursionError):
-                start = None
-                continue
-            return (arguments if known else value), at
-    return None, 0
-
-
-def _brackets(text: str) -> Iterator[tuple[int, str]]:
-    """(position, character) of the brackets that stand in no JSON string."""
-    for match in _NOT_PLAIN.finditer(text):
-        if match[0][0] not in '"\\':
-            yield match.start(), match[0]
 
 
 def _search_object(name: str, value: dict[str, Any]) -> tuple[bool, dict[str, Any] | None]:
@@ -177,17 +204,32 @@ def _arguments_at(value: dict[str, Any], key: str) -> tuple[bool, dict[str, Any]
             return True, None
         try:
             given = _parse_object(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False, None
     return (True, given) if isinstance(given, dict) else (False, None)
 
 
 def _parse_object(text: str) -> dict[str, Any]:
-    """Raises ValueError for what Go's decoder refuses too, RecursionError for what is nested too deep."""
+    """Raises ValueError for what Go's decoder refuses too and for what nests too deep, RecursionError where
+    Python gave up first."""
     value = json.loads(text, parse_constant=_refuse, parse_float=_float64, parse_int=_integer)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or _nests_too_deep(value):
         raise ValueError("no object")
     return _without_surrogates(value) if _ESCAPED_SURROGATE.search(text) else value
+
+
+def _nests_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for parent in level
+            for item in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _float64(text: str) -> float:

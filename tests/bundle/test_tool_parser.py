@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,3 +94,13 @@ def test_the_tag_is_filled_in(tmp_path: Path, tag: str) -> None:
 def test_deep_nesting_is_no_call() -> None:
     text = '<tool_call>{"name": "f", "arguments": ' + '{"a":' * 5000 + "1" + "}" * 5001
     assert search({"tag": "<tool_call>", "names": ["f"], "pieces": [text]})[1] == []
+
+
+def test_another_tag_for_another_name(tmp_path: Path) -> None:
+    """Models that share a server: the request's model says which tag is looked for."""
+    path = tmp_path / "tool_parser.py"
+    path.write_text(tool_parser("<tool_call>", {"second": "CALL", "second:latest": "CALL"}), encoding="utf-8")
+    filled_in = load(path)
+    asked = {name: filled_in.tag_of(SimpleNamespace(model=name)) for name in ("first", "second:latest", None)}
+    assert asked == {"first": "<tool_call>", "second:latest": "CALL", None: "<tool_call>"}
+    assert filled_in.tag_of(SimpleNamespace()) == "<tool_call>"

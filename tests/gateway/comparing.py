@@ -116,8 +116,8 @@ def is_greedy(request: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool
     if not isinstance(body, dict):
         return True
     options = body.get("options") or {}
-    if str(request.get("path", "")).startswith("/v1/"):
-        temperature = body.get("temperature", parameters.get("temperature", 0.8) if "messages" in request["path"] else 1.0)
-    else:
-        temperature = options.get("temperature", parameters.get("temperature", 0.8))
-    return temperature == 0
+    own = parameters.get("temperature", 0.8)
+    path = str(request.get("path", ""))
+    if path.startswith("/v1/"):
+        return bool(body.get("temperature", own if path.endswith("messages") else 1.0) == 0)
+    return bool(options.get("temperature", own) == 0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.gateway.routing import Contexts, Route, Router, RoutingPolicy, beginning, point
+from migrate.gateway.routing import Contexts, LastLine, Route, Router, RoutingPolicy, beginning, point
 from migrate.gateway.state import Phase, State
 from migrate.gateway.types import ApiError
 from tests.ollama.replay import recordings
@@ -175,6 +175,16 @@ def test_other_beginnings_are_other_conversations(one: dict[str, Any], other: di
     assert beginning(one) != beginning(other)
 
 
+def test_long_texts_are_told_apart_by_their_ends() -> None:
+    image = "a" * 1_000_000
+    asked = {
+        beginning({"messages": [{"role": "user", "content": "x", "images": [i]}]})
+        for i in (image, image + "b", "b" + image[1:])
+    }
+    assert len(asked) == 3
+    assert max(map(len, asked)) < 40_000
+
+
 @pytest.mark.parametrize("body", [{}, {"messages": None}, {"messages": [1, None]}, {"messages": []}, {"prompt": 3.5}])
 def test_odd_bodies_are_decided_too(body: dict[str, Any]) -> None:
     assert router("canary", 50).decide("bot", {}, body).upstream in ("source", "target")
@@ -230,6 +240,23 @@ def test_lines_without_a_context(line: bytes) -> None:
     routed = router("canary", 50)
     routed.remember_last(routed.decide("bot", {}, {"prompt": "x"}), line)
     assert len(routed.contexts) == 0
+
+
+@given(st.lists(st.binary(max_size=6).map(lambda b: b.replace(b"\n", b"")), min_size=1, max_size=6), st.data())
+def test_the_last_line_is_put_together_from_any_pieces(lines: list[bytes], data: st.DataObject) -> None:
+    whole = b"\n".join(line + b"}" for line in lines) + data.draw(st.sampled_from([b"", b"\n"]))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
+    kept = LastLine()
+    for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+        kept.piece(whole[start:end])
+    assert kept.line == (lines[-1] + b"}").strip()
+
+
+def test_a_last_line_without_an_end_is_let_go() -> None:
+    kept = LastLine()
+    for _ in range(20):
+        kept.piece(b"x" * (1 << 20))
+    assert len(kept.line) <= 8 << 20
 
 
 def test_contexts_are_bounded_in_number_and_time() -> None:

@@ -203,13 +203,13 @@ def test_parity_runs_on_the_requests_that_were_kept(tmp_path: Path, monkeypatch:
     engines(monkeypatch, ToyEngine("llama.cpp"), ToyEngine())
     said: list[str] = []
     sides = Sides(bundle, "http://a", "http://b")
-    report, files = prove([*kept(6), *rows((1, SAME))], sides, out, budget=4, say=said.append)
-    assert report.traffic.read == 6
-    assert report.traffic.used == 4
+    report, files = prove([*kept(10), *rows((1, SAME))], sides, out, budget=8, say=said.append)
+    assert report.traffic.read == 10
+    assert report.traffic.used == 8
     assert (report.verdict, {f.name for f in files}) == (
         Verdict.PASS, {"report.json", "report.html", "report.md", "junit.xml"}
     )  # fmt: skip
-    assert said[0] == "4 of 6 kept requests are compared"
+    assert said[0] == "8 of 10 kept requests are compared"
     assert stat.S_IMODE((out / "requests.jsonl").stat().st_mode) == 0o600
 
 

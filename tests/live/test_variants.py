@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from migrate.bundle.variants import weights_ids, write_set
+from migrate.cli.app import main
 from migrate.engines import llamacpp, vllm
 from migrate.engines.provision import EnginesEnv
 from migrate.mapping.groups import group
@@ -199,3 +200,13 @@ def test_what_one_model_cannot_is_refused_for_it_alone(client: httpx.Client) -> 
         for name in (*NAMES, "nobody")
     }
     assert statuses == {"support-bot": 200, "child-bot": 200, "third": 400, "nobody": 404}
+
+
+def test_the_parity_verb_goes_through_all(served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, source, url = served
+    with pytest.raises(SystemExit) as end:
+        main(["parity", str(bundle), "--source", source.url, "--target", url, "--variant", "all", "-o", str(tmp_path)])
+    assert end.value.code in (0, None)
+    told = capsys.readouterr().err
+    assert [line.split(":")[1].strip() for line in told.splitlines() if line.split(":")[0] in NAMES] == ["pass"] * 3
+    assert {path.parent.name for path in tmp_path.rglob("report.json")} == set(NAMES)

@@ -23,6 +23,14 @@ VERBS = (
     "parity show",
     "plan",
     "deploy",
+    "gateway",
+    "gateway serve",
+    "gateway status",
+    "gateway shadow",
+    "gateway report",
+    "gateway canary",
+    "gateway promote",
+    "gateway rollback",
     "demo",
 )
 HERE = Path(__file__).parent

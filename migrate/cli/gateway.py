@@ -32,7 +32,7 @@ app = typer.Typer(
     help="Ollama's API in front of vLLM: nothing changes for clients; cut over in steps, and back with one command.",
 )
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="gateway.yaml.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="gateway.yaml, or a bundle.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="As clients call it.")]
 SEEN = "running gateways see it within half a second"
 
@@ -298,11 +298,6 @@ def _prove(
     route = model.route
     if route.source is None:
         raise UsageError(f"{route.name} has no Ollama to compare with")
-    if not model.alone:
-        raise Refused(
-            f"{route.name} is one of several models in {model.bundle}: parity reads bundles of one model",
-            hint="convert it alone, or read the report without --parity",
-        )
     target = config.upstreams[route.target]
     sides = Sides(model.bundle, config.upstreams[route.source].urls[0], target.urls[0], model.served, target.api_key)
     directory = output if output is not None else new_directory(model.bundle)

@@ -214,9 +214,10 @@ class VllmEngine:
             body["tool_choice"] = "none"
         if conversation.continue_final:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
-        if kwargs := think_kwargs(conversation.think):
+        kwargs = think_kwargs(conversation.think) | dict(self.extra.get("chat_template_kwargs") or {})
+        if kwargs:
             body["chat_template_kwargs"] = kwargs
-        return body | self.extra
+        return body | {key: value for key, value in self.extra.items() if key != "chat_template_kwargs"}
 
     def _request(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = self._client.post(path, body)

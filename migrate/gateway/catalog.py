@@ -336,7 +336,7 @@ def modelfile(model: ServedModel) -> str:
         "",
         f"FROM {source.blobs.get('model', source.digests.get('model', source.name))}",
     ]
-    lines += [f"ADAPTER {digest}" for digest in source.adapter_digests]
+    lines += [f"ADAPTER {digest.replace(':', '-')}" for digest in source.adapter_digests]
     template = source.template if source.template is not None else DEFAULT_TEMPLATE
     lines.append(f"TEMPLATE {_quoted(template)}")
     if source.system:

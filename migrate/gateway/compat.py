@@ -18,6 +18,7 @@ from migrate.gateway import anthropic, embedding, go_wire, native, openai, respo
 from migrate.gateway.backend import Backend
 from migrate.gateway.catalog import ServedModel
 from migrate.gateway.endpoint import ErrorReply, Handler
+from migrate.gateway.passing import body_of
 from migrate.gateway.reply import Outcome, Reply
 from migrate.gateway.serving import Answering
 from migrate.gateway.types import ApiError, Chunk
@@ -143,7 +144,7 @@ async def messages(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
 
 
 async def _translated(translate: Callable[[bytes], Request], body: bytes) -> Request:
-    """A request in Ollama's form; of a large body off the event loop. Raises Untranslated, which is a 400 of its own."""
+    """A request in Ollama's form; of a large body off the event loop. Raises Untranslated, a 400 of its own form."""
     try:
         if len(body) > LARGE:
             return await asyncio.to_thread(translate, body)
@@ -217,7 +218,8 @@ def _passing(path: str) -> Handler:
             await stack.aclose()
             raise
         outcome.failed = response.status_code >= 500
-        return Reply(response.status_code, response.headers.get("content-type", ""), _pieces(response, stack, outcome))
+        pieces = body_of(backend, response, stack, outcome)
+        return Reply(response.status_code, response.headers.get("content-type", ""), pieces)
 
     return handler
 
@@ -230,19 +232,6 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(request, dict):
         raise ApiError(400, "the request is no JSON object")
     return request
-
-
-async def _pieces(response: Any, stack: contextlib.AsyncExitStack, outcome: Outcome) -> AsyncIterator[bytes]:
-    import httpx
-
-    try:
-        async for piece in response.aiter_raw():
-            yield piece
-    except httpx.TransportError as error:
-        outcome.failed = True
-        raise UpstreamError(500, str(error) or "unexpected EOF") from None
-    finally:
-        await stack.aclose()
 
 
 # ---- lists ----------------------------------------------------------------------------------------------------------

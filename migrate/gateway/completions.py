@@ -61,6 +61,7 @@ async def pieces(
 ) -> AsyncGenerator[Piece]:
     """Raises UpstreamError when an event is not as vLLM's are, or the answer ends without its end."""
     reason, usage = "", None
+    held: list[Mapping[str, Any]] = []  # of tokens whose text vLLM holds back: it may be the beginning of a stop string
     async for event in events:
         try:
             for choice in event.get("choices") or ():
@@ -70,8 +71,10 @@ async def pieces(
                 )
                 if choice.get("finish_reason"):
                     reason = done_reason(choice["finish_reason"])
+                held += found
                 if text:
-                    yield Piece(text, found)
+                    yield Piece(text, held)
+                    held = []
             if event.get("usage"):
                 usage = (int(event["usage"]["prompt_tokens"]), int(event["usage"]["completion_tokens"]))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from migrate.bundle import format as bundle_format
 from migrate.errors import BadInput, NotFound, UsageError
 from migrate.gateway.routing import RoutingPolicy
 from migrate.gateway.shadow import ShadowPolicy
 from migrate.gateway.watch import ReturnPolicy
 
+FILE_NAME = "gateway.yaml"
 MAX_BYTES = 1 << 20
 DEFAULT_LISTEN = "127.0.0.1:11434"
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]*):[0-9]{1,5}")
@@ -142,14 +145,24 @@ class Config(_Section):
     def client_keys(self) -> frozenset[str]:
         """Keys a client may use; empty: anybody may ask. Raises UsageError when the variable is not set."""
         found = _secret(self.api_keys_env)
-        return frozenset(key.strip() for key in (found or "").split(",") if key.strip())
+        keys = frozenset(key.strip() for key in (found or "").split(",") if key.strip())
+        if found and not keys:
+            raise UsageError(f"the environment variable {self.api_keys_env} has no key in it", hint="one, or a,b,c")
+        return keys
 
     def bundle_of(self, model: Model) -> Path:
         return self.root / model.bundle
 
 
 def load(path: Path) -> Config:
-    """Raises NotFound, or BadInput that names the line or the key."""
+    """Of a file, or of a directory: its gateway.yaml, or a bundle, whose server is where its serve.yaml says.
+
+    Raises NotFound, or BadInput that names the key.
+    """
+    if path.is_dir():
+        if not (path / FILE_NAME).is_file():
+            return _of_bundle(path)
+        path = path / FILE_NAME
     if not path.is_file():
         raise NotFound(f"{path}: no such file", hint="`migrate convert --all` writes a gateway.yaml")
     if path.stat().st_size > MAX_BYTES:
@@ -160,8 +173,22 @@ def load(path: Path) -> Config:
         raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path}: a configuration is a mapping with upstreams and models")
+    if "root" in content:
+        raise BadInput(f"{path}: root: paths are relative to the file", hint="docs/gateway.md lists every key")
+    return _validated(path, {**content, "root": path.resolve().parent})
+
+
+def _of_bundle(path: Path) -> Config:
+    target = bundle_format.read(path).target
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    upstreams = {"vllm": {"url": f"http://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{target.port}"}}
+    models = [{"bundle": ".", "upstream": "vllm"}]
+    return _validated(path, {"upstreams": upstreams, "models": models, "root": path.resolve()})
+
+
+def _validated(path: Path, content: Mapping[str, Any]) -> Config:
     try:
-        return Config.model_validate({**content, "root": path.resolve().parent})
+        return Config.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "configuration"

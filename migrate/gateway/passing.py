@@ -6,14 +6,13 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from migrate.gateway.reply import Reply
-from migrate.gateway.upstreams import BROKEN, UpstreamError
+from migrate.gateway.reply import Outcome, Reply
+from migrate.gateway.upstreams import UpstreamError
 from migrate.parity.traffic.proxy import HOP_BY_HOP
 
 if TYPE_CHECKING:
     from migrate.gateway.backend import Backend
+    from migrate.gateway.client import Answer
 
 _NOT_PASSED = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"x-api-key", b"accept-encoding"}
 _NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"content-type", b"date", b"server"}
@@ -36,17 +35,20 @@ async def pass_on(backend: Backend, upstream: str, exchange: Any, body: bytes) -
         raise
     # 501 is what Ollama says of an embedding of a chat model
     exchange.outcome.failed = response.status_code >= 500 and response.status_code != 501
-    kept = [(name.lower(), value) for name, value in response.headers.raw if name.lower() not in _NOT_RETURNED]
-    content_type = response.headers.get("content-type", "")
-    return Reply(response.status_code, content_type, _body(response, stack, exchange.outcome), kept)
+    kept = [(name.lower(), value) for name, value in response.raw_headers if name.lower() not in _NOT_RETURNED]
+    pieces = body_of(backend, response, stack, exchange.outcome)
+    return Reply(response.status_code, response.headers.get("content-type", ""), pieces, kept)
 
 
-async def _body(response: httpx.Response, stack: contextlib.AsyncExitStack, outcome: Any) -> AsyncIterator[bytes]:
+async def body_of(
+    backend: Backend, answer: Answer, stack: contextlib.AsyncExitStack, outcome: Outcome
+) -> AsyncIterator[bytes]:
+    """An answer's body as it comes; `stack`, which holds the answer, is closed at its end. Raises UpstreamError."""
     try:
-        async for piece in response.aiter_raw():
+        async for piece in backend.upstreams.pieces(answer):
             yield piece
-    except httpx.TransportError as error:
+    except UpstreamError:
         outcome.failed = True
-        raise UpstreamError(500, BROKEN.format(detail=str(error) or "unexpected EOF")) from None
+        raise
     finally:
         await stack.aclose()

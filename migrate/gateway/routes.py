@@ -16,13 +16,12 @@ from migrate.ollama.names import ModelName
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """`served`: its name in vLLM. `temperature`: of requests that name none. `alone`: the bundle has no other model."""
+    """`served`: its name in vLLM. `temperature`: of requests that name none."""
 
     route: Route
     bundle: Path
     served: str
     temperature: float | None
-    alone: bool = True
 
 
 def configured(config: Config) -> tuple[Configured, ...]:
@@ -62,7 +61,7 @@ def _of_bundle(config: Config, entry: Model) -> list[Configured]:
         parameters = {str(p.get("name")): p.get("value") for p in source.parameters}
         value = parameters.get("temperature")
         temperature = float(value) if isinstance(value, int | float) else None
-        found.append(Configured(route, path, served[0], temperature, alone=len(parts) == 1))
+        found.append(Configured(route, path, served[0], temperature))
     return found
 
 

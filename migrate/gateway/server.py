@@ -134,6 +134,11 @@ def _bound(config: Config) -> Any:
         family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # what a cut-off client has not read would keep its connection for ever; accepted sockets inherit this
+            # (tcp(7)). Twice the limit, so that the gateway cuts off first, which tells.
+            unread_ms = int(2000 * config.limits.write_timeout)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
         made.bind(address)
     except OSError as error:
         raise UsageError(

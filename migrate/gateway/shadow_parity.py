@@ -19,7 +19,7 @@ REQUESTS = "requests.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Addresses of the two servers; `served` is the model's name in vLLM, None for the bundle's own."""
+    """Addresses of the two servers; `served` is the model's name in vLLM, None for the bundle's first."""
 
     bundle: Path
     source: str
@@ -50,7 +50,7 @@ def prove(
     from migrate.parity.run import Asked, Watch, run
     from migrate.parity.traffic.read import read_requests
 
-    bundle = read_bundle(sides.bundle)
+    bundle = read_bundle(sides.bundle, sides.served)
     name = bundle.facts.source.name
     path = _requests(rows, name, directory)
     batch = read_requests(path, facts=bundle.facts, embedding=bundle.is_embedding, sample_size=budget, seed=seed)
@@ -64,7 +64,7 @@ def prove(
         target = stack.enter_context(
             closing(VllmEngine(sides.target, model=served, timeout=timeout, api_key=sides.target_key))
         )
-        report = run(sides.bundle, source, target, asked=asked, watch=watch)
+        report = run(sides.bundle, source, target, asked=asked, watch=watch, variant=sides.served)
     return report, write_all(report, directory)
 
 

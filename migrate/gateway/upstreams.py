@@ -10,14 +10,19 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from pydantic_core import from_json, to_json
 
 from migrate.engines.http import LOOPBACK
+from migrate.errors import MissingExtra
 from migrate.gateway.config import Config, Upstream
 from migrate.gateway.types import ApiError
+
+if TYPE_CHECKING:
+    from migrate.gateway.client import Answer, Client
 
 log = logging.getLogger("migrate.gateway")
 
@@ -70,18 +75,39 @@ class Upstreams:
     """All pools of a configuration, by name. Close it when the gateway ends."""
 
     def __init__(self, config: Config) -> None:
+        """Raises MissingExtra."""
+        try:
+            from migrate.gateway import client
+        except ImportError:
+            raise MissingExtra(
+                "the gateway needs aiohttp, which is not installed", hint="pip install 'ollama-to-vllm[gateway]'"
+            ) from None
+        self._client_module = client
         self._limits = config.limits
         self.pools = {name: _pool(name, upstream) for name, upstream in config.upstreams.items()}
         every = [url for upstream in config.upstreams.values() for url in upstream.urls]
-        self.client = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=config.limits.connect_timeout),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=4.0),
-            trust_env=any(httpx.URL(url).host not in LOOPBACK for url in every),
+        self._trust_env = any(httpx.URL(url).host not in LOOPBACK for url in every)
+
+    @cached_property
+    def _client(self) -> Client:
+        """Made at the first request: it belongs to the running event loop."""
+        return self._client_module.Client(connect_timeout=self._limits.connect_timeout, trust_env=self._trust_env)
+
+    @cached_property
+    def client(self) -> httpx.AsyncClient:
+        """For copies of requests, which nobody waits for."""
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(None, connect=self._limits.connect_timeout),
+            trust_env=self._trust_env,
             follow_redirects=False,
         )
 
     async def close(self) -> None:
-        await self.client.aclose()
+        """Closes what was opened."""
+        if "_client" in self.__dict__:
+            await self._client.close()
+        if "client" in self.__dict__:
+            await self.client.aclose()
 
     @contextlib.asynccontextmanager
     async def send(
@@ -93,53 +119,52 @@ class Upstreams:
         content: bytes | None = None,
         headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]] | None = None,
         silence: float | None = None,
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncIterator[Answer]:
         """The answer's head; its body is still to be read. Raises UpstreamError when no server can be reached."""
         chosen = self.pools[pool]
+        sent = _merged(chosen, headers)
         detail = ""
         for server in chosen.ordered():
-            request = httpx.Request(
-                method,
-                server.url + path,
-                content=content,
-                headers=_merged(chosen, headers),
-                extensions={"timeout": self._timeout(silence)},
-            )
             server.busy += 1
             try:
                 try:
-                    response = await self.client.send(request, stream=True)
-                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                    detail = f"{server.url}: {str(error) or 'connecting took too long'}"
+                    answer = await self._client.send(
+                        method, server.url + path, content, sent, silence=silence or self._limits.silence
+                    )
+                except self._client_module.CannotConnect as error:
+                    detail = f"{server.url}: {error}"
                     server.down_until = time.monotonic() + DOWN_S
                     log.warning("upstream %s: %s", pool, detail)
                     continue
-                except httpx.ReadTimeout as error:
-                    raise _broken(error) from None
-                except httpx.TransportError as error:
+                except self._client_module.BrokeOff as error:
+                    if error.silent:
+                        raise _silent() from None
                     log.warning("upstream %s: %s broke off: %s", pool, server.url, error)
                     raise UpstreamError(500, STOPPED) from None
                 server.down_until = 0.0
                 try:
-                    yield response
+                    yield answer
                 finally:
-                    await response.aclose()
+                    answer.close()
                 return
             finally:
                 server.busy -= 1
         raise UpstreamError(503, UNREACHABLE.format(detail=detail), headers={"Retry-After": "1"})
 
-    def _timeout(self, silence: float | None) -> dict[str, float | None]:
-        """The longest wait for a piece of the answer, the first included, in seconds."""
-        limits = self._limits
-        return {"connect": limits.connect_timeout, "read": silence or limits.silence, "write": 60.0, "pool": None}
+    async def pieces(self, answer: Answer) -> AsyncGenerator[bytes]:
+        """An answer's body as it comes. Raises UpstreamError when it breaks off."""
+        try:
+            async for piece in answer.pieces():
+                yield piece
+        except self._client_module.BrokeOff as error:
+            raise _silent() if error.silent else UpstreamError(500, BROKEN.format(detail=error)) from None
 
     async def call(self, pool: str, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON of a POST that is answered as a whole. Raises ApiError with the server's own message."""
-        async with self.send(pool, "POST", path, content=to_json(body), headers=JSON) as response:
-            content = await self._whole(response)
-            if response.status_code != 200:
-                raise refusal(response.status_code, content)
+        async with self.send(pool, "POST", path, content=to_json(body), headers=JSON) as answer:
+            content = await self._whole(answer)
+            if answer.status_code != 200:
+                raise refusal(answer.status_code, content)
         try:
             return from_json(content)
         except ValueError:
@@ -147,56 +172,48 @@ class Upstreams:
 
     async def get(self, pool: str, path: str, *, timeout: float = 5.0) -> tuple[int, bytes]:
         """Status and body of a GET. Raises UpstreamError."""
-        async with self.send(pool, "GET", path, silence=timeout) as response:
-            return response.status_code, await self._whole(response)
+        async with self.send(pool, "GET", path, silence=timeout) as answer:
+            return answer.status_code, await self._whole(answer)
 
     async def stream(self, pool: str, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """The events of a streamed answer. Raises ApiError before the first event, UpstreamError when it breaks off."""
-        async with self.send(pool, "POST", path, content=to_json(body), headers=JSON) as response:
-            if response.status_code != 200:
-                raise refusal(response.status_code, await self._whole(response))
-            async for event in self._events(response):
+        async with self.send(pool, "POST", path, content=to_json(body), headers=JSON) as answer:
+            if answer.status_code != 200:
+                raise refusal(answer.status_code, await self._whole(answer))
+            async for event in self._events(answer):
                 yield event
 
-    async def _events(self, response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async def _events(self, answer: Answer) -> AsyncIterator[dict[str, Any]]:
         """Up to `[DONE]`; what follows that is read, too, so that the connection can be used again."""
         buffer, done = b"", False
-        try:
-            async for piece in response.aiter_raw():
-                if done:
+        async for piece in self.pieces(answer):
+            if done:
+                continue
+            *lines, buffer = (buffer + piece).split(b"\n")
+            if len(buffer) > MAX_EVENT_BYTES:
+                raise UpstreamError(500, BROKEN.format(detail="an event of the model server is too large"))
+            for line in lines:
+                if not line.startswith(b"data:"):
                     continue
-                *lines, buffer = (buffer + piece).split(b"\n")
-                if len(buffer) > MAX_EVENT_BYTES:
-                    raise UpstreamError(500, BROKEN.format(detail="an event of the model server is too large"))
-                for line in lines:
-                    if not line.startswith(b"data:"):
-                        continue
-                    data = line[5:].strip()
-                    if data == b"[DONE]":
-                        done = True
-                        break
-                    yield _event(data)
-        except httpx.TransportError as error:
-            raise _broken(error) from None
+                data = line[5:].strip()
+                if data == b"[DONE]":
+                    done = True
+                    break
+                yield _event(data)
         if not done:
             raise UpstreamError(500, BROKEN.format(detail="unexpected EOF"))
 
-    async def _whole(self, response: httpx.Response) -> bytes:
-        content = b""
-        try:
-            async for piece in response.aiter_raw():
-                content += piece
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise UpstreamError(500, BROKEN.format(detail="the model server's answer is too large"))
-        except httpx.TransportError as error:
-            raise _broken(error) from None
-        return content
+    async def _whole(self, answer: Answer) -> bytes:
+        content = bytearray()
+        async for piece in self.pieces(answer):
+            content += piece
+            if len(content) > MAX_ANSWER_BYTES:
+                raise UpstreamError(500, BROKEN.format(detail="the model server's answer is too large"))
+        return bytes(content)
 
 
-def _broken(error: httpx.TransportError) -> UpstreamError:
-    if isinstance(error, httpx.ReadTimeout):
-        return UpstreamError(504, BROKEN.format(detail="the model server fell silent"))
-    return UpstreamError(500, BROKEN.format(detail=str(error) or "unexpected EOF"))
+def _silent() -> UpstreamError:
+    return UpstreamError(504, BROKEN.format(detail="the model server fell silent"))
 
 
 JSON: Mapping[str, str] = {"content-type": "application/json", "accept-encoding": "identity"}
@@ -212,10 +229,13 @@ def _pool(name: str, upstream: Upstream) -> Pool:
     )
 
 
-def _merged(pool: Pool, headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]] | None) -> httpx.Headers:
-    merged = httpx.Headers(list(headers.items()) if isinstance(headers, Mapping) else list(headers or ()))
-    merged.update(pool.headers)
-    return merged
+def _merged(pool: Pool, headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]] | None) -> list[tuple[str, str]]:
+    """`headers`, and the pool's, which take the place of the same ones."""
+    if isinstance(headers, Mapping):
+        sent = list(headers.items())
+    else:
+        sent = [(name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in headers or ()]
+    return [pair for pair in sent if pair[0].lower() not in pool.headers] + list(pool.headers.items())
 
 
 def _event(data: bytes) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from migrate.findings import Finding, Ledger, Status
 from migrate.mapping import adapters
 from migrate.mapping.groups import BY_NAME, has_adapter, tool_parser
 from migrate.mapping.migration import MIDDLEWARE, Migration
+from migrate.ollama import capabilities
 from migrate.vllm import versions
 from migrate.vllm.generation import GenerationConfig
 from migrate.vllm.serve import Argument
@@ -205,10 +206,14 @@ def _findings(
                    "`migrate gateway` applies this model's own num_ctx")  # fmt: skip
     lost = [key for key in defaults if key not in (*ANTHROPIC, "chat_template_kwargs")]
     if lost:
-        ledger.add("/v1/messages", Status.APPROXIMATE, ", ".join(lost), "the first model's",
+        ledger.add("/v1/messages", Status.APPROXIMATE, ", ".join(lost), "the server's own, for all",
                    "Anthropic's API has no field for them, so there they cannot be filled in by name",
                    "use /v1/chat/completions for this model, or serve it alone")  # fmt: skip
-    if "chat_template_kwargs" in defaults:
+    if "chat_template_kwargs" in defaults and capabilities.uses_harmony(migration.model):
+        ledger.add("name", Status.APPROXIMATE, ", ".join(migration.served_names), "parameters alone",
+                   "vLLM writes the prompts of gpt-oss itself and reads no chat template, so the names of this server "
+                   "get the same prompt", "send SYSTEM and MESSAGE with the requests, or use the gateway")  # fmt: skip
+    elif "chat_template_kwargs" in defaults:
         ledger.add("name", Status.EQUIVALENT, ", ".join(migration.served_names), f"chat template kwarg {KWARG}",
                    "the middleware says it for every request to this name; answers carry the first name of the "
                    "server in `model`, except those of an adapter")  # fmt: skip

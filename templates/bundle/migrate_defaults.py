@@ -172,7 +172,7 @@ def kwargs(request, own):
 
 
 def end_tokens(request, own):
-    """Tokens that end this model's answers beside those that end all; a list of the request's own does not undo them."""
+    """Tokens that end this model's answers beside those that end all; the request's own are added to them."""
     given = request.get("stop_token_ids") or []
     if not own.get("stop_token_ids") or not isinstance(given, list) or request.get("ignore_eos"):
         return {}

@@ -154,6 +154,17 @@ def test_deployment_files_are_for_the_set(bundle: Path) -> None:
     assert deployment.served_names[:3] == ["support-bot", "support-bot:latest", "child-bot"]
     assert deployment.middleware
     assert deployment.max_model_len == 1024
+    assert "VLLM_MAX_STOP_STRINGS" not in deployment.environment
+    assert "chat_template_kwargs, by which support-bot, child-bot, third differ," in deployment.lost
+
+
+def test_deployment_files_take_the_stops_of_all(tmp_path: Path) -> None:
+    path = tmp_path / "many.Modelfile"
+    path.write_text("FROM support-bot\n" + "\n".join(f'PARAMETER stop "s{i}"' for i in range(20)))
+    models = [DEMO.load("support-bot"), load(str(path), models_dir=DEMO.path)]
+    variants.write_set(plan_set([plan(model) for model in models]), tmp_path / "out")
+    assert deploy.read(tmp_path / "out").environment["VLLM_MAX_STOP_STRINGS"] == "20"
+    assert "VLLM_MAX_STOP_STRINGS:-20" in (tmp_path / "out" / "serve.sh").read_text()
 
 
 def test_parity_sees_each_model_in_it(bundle: Path) -> None:

@@ -47,6 +47,10 @@ class Answer:
         found = [value for line in self.lines for value in _values(line, key)]
         return found[-1] if found else None
 
+    def count(self, key: str) -> int:
+        """Elements of all lists under a key."""
+        return sum(len(value) for line in self.lines for value in _values(line, key) if isinstance(value, list))
+
 
 def _content(line: Any) -> str:
     if not isinstance(line, dict):
@@ -107,6 +111,7 @@ def differences(recorded: Answer, got: Answer, *, greedy: bool) -> dict[str, tup
     if greedy:
         compare("text", recorded.content(), got.content())
         compare("context", recorded.find("context"), got.find("context"))
+        compare("logprobs", recorded.count("logprobs"), got.count("logprobs"))
     return found
 
 

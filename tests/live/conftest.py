@@ -14,6 +14,9 @@ import pytest
 from migrate.engines import llamacpp, vllm
 from migrate.engines.provision import EnginesEnv, ensure
 from tests.engines.recorded import recorded_ollama
+from tests.live.gateway_fixtures import gateway_embed, gateway_passing, gateway_support, vllm_support
+
+__all__ = ["gateway_embed", "gateway_passing", "gateway_support", "vllm_support"]
 
 GO_TEMPLATE = (
     "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"

@@ -52,6 +52,7 @@ def gateway(
     """
     port = free_port()
     named = {name: {"url": value} if isinstance(value, str) else dict(value) for name, value in upstreams.items()}
+    more = {key.replace("returning", "return"): value for key, value in more.items()}
     content = {"listen": f"127.0.0.1:{port}", "upstreams": named, "models": [_plain(m) for m in models], **more}
     config, log = directory / "gateway.yaml", directory / "gateway.log"
     config.write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -6,7 +6,7 @@ beside the recorded routes, under /replay, for the requests that come after:
 
     POST /replay/settings  {"pace_ms": wait before each event, "times": how often the events with text come,
                             "locked": whether each event waits for a step}
-    POST /replay/step      lets every waiting answer go on by one event
+    POST /replay/step      {"events": how many of all locked answers may go out}
     GET  /replay/stats     Stats
 
 `python -m tests.live.replaying PORT`, or `serving` from tests and benchmarks.
@@ -60,12 +60,14 @@ def repeated(recorded: list[bytes], times: int) -> list[bytes]:
 
 @dataclass
 class Stats:
-    """Of the recorded routes since the start. `gone`: answers whose client closed the connection before their end, and
-    when the last was noticed. `sent`: events of all answers. `times`: when each event of the last answer was handed to
-    the socket. Times are `time.monotonic`, which the processes of one Linux share."""
+    """Of the recorded routes since the start. `open` answers are under way, at most `peak` were. `gone`: answers whose
+    client closed the connection before their end, and when the last was noticed. `sent`: events of all answers.
+    `times`: when each event of the last answer was handed to the socket. Times are `time.monotonic`, which the
+    processes of one Linux share."""
 
     requests: int = 0
     open: int = 0
+    peak: int = 0
     connections: int = 0
     gone: int = 0
     gone_at: float = 0.0
@@ -79,7 +81,7 @@ class App:
 
     stats: Stats = field(default_factory=Stats)
     settings: dict[str, Any] = field(default_factory=dict)
-    step: asyncio.Condition = field(default_factory=asyncio.Condition)
+    step: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     _clients: set[tuple[str, int]] = field(default_factory=set)
     _recorded: dict[str, list[bytes]] = field(default_factory=lambda: {path: events(path) for path in RECORDED})
 
@@ -96,11 +98,11 @@ class App:
         elif path == "/health":
             await _whole(send, 200, {})
         elif path == "/replay/settings":
-            self.settings = json.loads(body)
+            self.settings, self.step = json.loads(body), asyncio.Semaphore(0)
             await _whole(send, 200, {})
         elif path == "/replay/step":
-            async with self.step:
-                self.step.notify_all()
+            for _ in range(json.loads(body)["events"]):
+                self.step.release()
             await _whole(send, 200, asdict(self.stats))
         elif path == "/replay/stats":
             await _whole(send, 200, asdict(self.stats))
@@ -113,6 +115,7 @@ class App:
         stats.connections = len(self._clients)
         stats.requests += 1
         stats.open += 1
+        stats.peak = max(stats.peak, stats.open)
         answer = asyncio.create_task(self._stream(scope["path"], dict(self.settings), send))
         gone = asyncio.create_task(_gone(receive))
         try:
@@ -133,10 +136,9 @@ class App:
         self.stats.times = times
         for event in repeated(self._recorded[path], settings.get("times", 1)):
             if settings.get("locked"):
-                async with self.step:
-                    await self.step.wait()
-            elif pace:
-                await asyncio.sleep(pace)
+                await self.step.acquire()
+            else:
+                await asyncio.sleep(pace)  # 0 lets others run, as vLLM's server does: its events come from a queue
             times.append(time.monotonic())
             await send({"type": "http.response.body", "body": event, "more_body": True})
             self.stats.sent += 1
@@ -170,6 +172,9 @@ class Replay:
     def set(self, *, pace_ms: float = 0, times: int = 1, locked: bool = False) -> None:
         settings = {"pace_ms": pace_ms, "times": times, "locked": locked}
         httpx.post(self.url + "/replay/settings", json=settings).raise_for_status()
+
+    def step(self, events: int = 1) -> None:
+        httpx.post(self.url + "/replay/step", json={"events": events}).raise_for_status()
 
     @property
     def stats(self) -> Stats:

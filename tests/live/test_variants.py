@@ -1,4 +1,4 @@
-"""Three models on one copy of the weights: one bundle, one real vLLM, each name with its own prompt and parameters."""
+"""Three models and an ADAPTER on one copy of the weights: one bundle, one real vLLM, each name as its model."""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ NAMES = ("support-bot", "child-bot", "third")
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 FORCED = {"structured_outputs": {"choice": ["Hello User: there. Pirate: no"]}}
 
+TUNED = "tuned"
+"""A fourth: an ADAPTER on the same weights, with a SYSTEM of its own."""
+
 Served = tuple[Path, llamacpp.LlamaCppEngine, str]
 
 
@@ -54,7 +57,11 @@ def served(shared: Path, engines: EnginesEnv, logs: Path, tmp_path_factory: pyte
     modelfile = root / "third" / "Modelfile"
     modelfile.parent.mkdir()
     modelfile.write_text(THIRD)
-    models = [*(Store(store).load(name) for name in NAMES[:2]), reference.load(str(modelfile), models_dir=store)]
+    tuned = root / TUNED / "Modelfile"
+    tuned.parent.mkdir()
+    tuned.write_text(f"FROM support-bot\nADAPTER {adapter_of(shared)}\nSYSTEM Answer like a parrot.\n")
+    made = (reference.load(str(path), models_dir=store) for path in (modelfile, tuned))
+    models = [*(Store(store).load(name) for name in NAMES[:2]), *made]
     (found,) = group([plan(model) for model in models], weights_ids(models))
     bundle = root / "bundle"
     write_set(plan_set(found.migrations), bundle)
@@ -71,6 +78,10 @@ def served(shared: Path, engines: EnginesEnv, logs: Path, tmp_path_factory: pyte
         ) as server,
     ):
         yield bundle, source, server.url
+
+
+def adapter_of(shared: Path) -> Path:
+    return shared / "models" / "tinychat" / "lora" / "adapter.gguf"
 
 
 @pytest.fixture
@@ -113,6 +124,25 @@ def test_another_models_prompt_is_noticed(served: Served) -> None:
         report = run(bundle, source, target, layers=[LayerName.PROMPT], variant="support-bot")
     assert report.verdict is Verdict.FAIL
     assert report.layers[0].name is LayerName.PROMPT
+
+
+def test_an_adapter_is_one_of_the_names(served: Served, shared: Path, engines: EnginesEnv, logs: Path) -> None:
+    """Its own prompt and its own numbers, which are not those of the weights alone."""
+    bundle, plain, url = served
+    layers = [LayerName.PROMPT, LayerName.TOKENS, LayerName.LOGPROBS]
+    blob = Store(shared / "ollama/store").load("support-bot").gguf_path
+    assert blob is not None
+    with (
+        llamacpp.serve(
+            blob, python=str(engines.python), log=logs / "set-lora.log", adapters=[adapter_of(shared)], context=1024
+        ) as tuned,
+        closing(vllm.VllmEngine(url, model=TUNED)) as target,
+    ):
+        report = run(bundle, tuned, target, layers=layers, variant=TUNED)
+        without = run(bundle, plain, target, layers=layers, variant=TUNED)
+    assert report.verdict is Verdict.PASS, report.model_dump_json(indent=1)
+    assert without.verdict is Verdict.FAIL
+    assert next(layer.name for layer in without.layers if layer.status == "fail") is LayerName.LOGPROBS
 
 
 SAMPLING: dict[str, dict[str, Any]] = {
@@ -208,5 +238,6 @@ def test_the_parity_verb_goes_through_all(served: Served, tmp_path: Path, capsys
         main(["parity", str(bundle), "--source", source.url, "--target", url, "--variant", "all", "-o", str(tmp_path)])
     assert end.value.code in (0, None)
     told = capsys.readouterr().err
-    assert [line.split(":")[1].strip() for line in told.splitlines() if line.split(":")[0] in NAMES] == ["pass"] * 3
-    assert {path.parent.name for path in tmp_path.rglob("report.json")} == set(NAMES)
+    names = {*NAMES, TUNED}
+    assert [line.split(":")[1].strip() for line in told.splitlines() if line.split(":")[0] in names] == ["pass"] * 4
+    assert {path.parent.name for path in tmp_path.rglob("report.json")} == names

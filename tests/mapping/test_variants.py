@@ -198,3 +198,13 @@ def test_embedding_models_share_their_weights(shared: Path, tmp_path: Path) -> N
     assert (said["runner"], said["max-model-len"]) == ("pooling", 512)
     assert "middleware" not in said
     assert planned.server.request_defaults == {}
+
+
+def test_gpt_oss_cannot_have_prompts_by_name(shared: Path, tmp_path: Path) -> None:
+    """vLLM makes them itself: that two names get the same is said, not claimed otherwise."""
+    store = Store(shared / "ollama/modern/store")
+    path = tmp_path / "other.Modelfile"
+    path.write_text("FROM oss-bot\nSYSTEM Rhyme.\n")
+    planned = plan_set([plan(store.load("oss-bot")), plan(load(str(path), models_dir=store.path))])
+    told = [(f.status, f.target) for f in variant(planned, "other").findings if f.item == "name"]
+    assert told == [(Status.APPROXIMATE, "parameters alone")]

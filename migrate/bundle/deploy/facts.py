@@ -170,7 +170,7 @@ def read(bundle: Path, options: Options = Options()) -> Deployment:
         arguments=arguments,
         extra=_memory(options, known),
         extra_alone=_memory(replace(options, gpus=range(options.instances)), known),
-        environment=_environment(target.request_defaults),
+        environment=_environment(*_all_defaults(manifest)),
         pooling=known.get("runner") == "pooling",
         middleware="middleware" in known,
         weight_bytes=sum(size for path, size in sizes.items() if path.endswith(".safetensors")),
@@ -180,7 +180,7 @@ def read(bundle: Path, options: Options = Options()) -> Deployment:
         install_dir=_directory(options.install_dir or f"/opt/{name}"),
         subnet=subnet,
         bundle_path=options.bundle_path,
-        lost=tuple(f"PARAMETER {key}" for key in target.request_defaults),
+        lost=_lost(manifest),
     )
 
 
@@ -279,13 +279,27 @@ def _memory(options: Options, known: Mapping[str, Any]) -> list[Argument]:
     return [Argument("gpu-memory-utilization", share, reason)]
 
 
-def _environment(request_defaults: Mapping[str, Any]) -> dict[str, str]:
+def _all_defaults(manifest: bundle_format.Manifest) -> list[Mapping[str, Any]]:
+    return [manifest.target.request_defaults, *(variant.request_defaults for variant in manifest.variants)]
+
+
+def _environment(*request_defaults: Mapping[str, Any]) -> dict[str, str]:
     """What serve.sh sets as well (migrate.mapping)."""
     environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    stops = len(request_defaults.get("stop") or ())
+    stops = max(len(defaults.get("stop") or ()) for defaults in request_defaults)
     if stops > versions.DEFAULT_MAX_STOP_STRINGS:
         environment["VLLM_MAX_STOP_STRINGS"] = str(max(16, stops))
     return environment
+
+
+def _lost(manifest: bundle_format.Manifest) -> tuple[str, ...]:
+    """What only the middleware does, where a target cannot have it."""
+    lost = [f"PARAMETER {key}" for key in manifest.target.request_defaults]
+    if manifest.variants:
+        names = ", ".join(variant.name for variant in manifest.variants)
+        keys = dict.fromkeys(key for variant in manifest.variants for key in variant.request_defaults)
+        lost += [f"{key}, by which {names} differ," for key in keys]
+    return tuple(_line(text) for text in lost)
 
 
 def _image(image: str) -> str:

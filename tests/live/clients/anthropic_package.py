@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import anthropic
-from observing import Given, Seen, raising, run
+
+from tests.live.clients.observing import Given, Seen, raising, run
+
+GREEDY: dict[str, Any] = {"extra_body": {"temperature": 0}}
+"""Version 2 of the package has no argument for the temperature any more; the route still takes it."""
 
 
 def messages(given: Given) -> Seen:
     client = anthropic.Anthropic(base_url=given["url"], api_key="ollama", max_retries=0)
-    ask: dict[str, Any] = {"model": given["model"], "messages": given["messages"], "max_tokens": 64, "temperature": 0}
+    ask: dict[str, Any] = {"model": given["model"], "messages": given["messages"], "max_tokens": 64, **GREEDY}
     seen: Seen = {}
     seen["message"] = client.messages.create(**ask).model_dump()
+    seen["default"] = client.messages.create(
+        model=given["model"], messages=given["messages"], max_tokens=64
+    ).model_dump()
     seen["short"] = client.messages.create(**ask | {"max_tokens": 3}).model_dump()
     seen["system"] = client.messages.create(**ask, system="Say no.").model_dump()
     seen["events"] = [event.model_dump() for event in client.messages.create(**ask, stream=True)]
@@ -28,7 +35,7 @@ def tools(given: Given) -> Seen:
     described = [
         {"name": f["name"], "description": f["description"], "input_schema": f["parameters"]} for f in functions
     ]
-    ask: dict[str, Any] = {"model": given["tool_model"], "max_tokens": 64, "temperature": 0, "tools": described}
+    ask: dict[str, Any] = {"model": given["tool_model"], "max_tokens": 64, **GREEDY, "tools": described}
     seen: Seen = {}
     called = client.messages.create(**ask, messages=given["tool_messages"])
     seen["tools"] = called.model_dump()
@@ -62,7 +69,7 @@ def errors(given: Given) -> Seen:
 
 async def asynchronous(given: Given) -> Seen:
     client = anthropic.AsyncAnthropic(base_url=given["url"], api_key="ollama", max_retries=0)
-    ask: dict[str, Any] = {"model": given["model"], "messages": given["messages"], "max_tokens": 64, "temperature": 0}
+    ask: dict[str, Any] = {"model": given["model"], "messages": given["messages"], "max_tokens": 64, **GREEDY}
     seen: Seen = {"async_message": (await client.messages.create(**ask)).model_dump()}
     async with client.messages.stream(**ask) as stream:
         seen["async_stream"] = [text async for text in stream.text_stream]

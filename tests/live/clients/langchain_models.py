@@ -7,15 +7,10 @@ from typing import Any
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
-from observing import Given, Seen, raising, run
-from pydantic import BaseModel
+
+from tests.live.clients.observing import Call, Given, Seen, raising, run
 
 
-class Answer(BaseModel):
-    answer: int
-
-
-@tool
 def get_weather(city: str) -> str:
     """Current weather for a city"""
     return "22 degrees"
@@ -44,10 +39,11 @@ def chats(given: Given) -> Seen:
     limited = chat(given, num_predict=3, num_ctx=512, top_k=5, seed=1, repeat_penalty=1.0, keep_alive="5m")
     seen["limited"] = message(limited.invoke(given["messages"]))
     seen["stop"] = message(llm.invoke(given["messages"], stop=[given["stop"]]))
-    seen["logprobs"] = message(chat(given, logprobs=True, top_logprobs=2).invoke(given["messages"]))
+    counted = chat(given, logprobs=True, top_logprobs=2).invoke(given["messages"])
+    seen["logprobs"] = [entry["token"] for entry in counted.response_metadata["logprobs"]]
     seen["json"] = message(chat(given, format="json").invoke(given["messages"]))
-    seen["structured"] = llm.with_structured_output(Answer).invoke(given["messages"]).model_dump()  # type: ignore[union-attr]
-    raw: Any = llm.with_structured_output(Answer, include_raw=True).invoke(given["messages"])
+    seen["structured"] = llm.with_structured_output(Call).invoke(given["tool_messages"]).model_dump()
+    raw: Any = llm.with_structured_output(Call, include_raw=True).invoke(given["tool_messages"])
     seen["structured_raw"] = {"parsed": raw["parsed"].model_dump(), "raw": message(raw["raw"])}
     completion = OllamaLLM(model=given["model"], base_url=given["url"], temperature=0)
     seen["llm"] = completion.invoke(given["question"])
@@ -56,7 +52,7 @@ def chats(given: Given) -> Seen:
 
 
 def tools(given: Given) -> Seen:
-    llm = chat(given, model=given["tool_model"]).bind_tools([get_weather])
+    llm = chat(given, model=given["tool_model"]).bind_tools([tool(get_weather)])
     seen: Seen = {}
     asked: list[Any] = list(given["tool_messages"])
     called = llm.invoke(asked)

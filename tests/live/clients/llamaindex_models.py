@@ -9,12 +9,8 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.ollama import OllamaEmbedding
 from llama_index.llms.ollama import Ollama
-from observing import Given, Seen, raising, run
-from pydantic import BaseModel
 
-
-class Answer(BaseModel):
-    answer: int
+from tests.live.clients.observing import Call, Given, Seen, raising, run
 
 
 def get_weather(city: str) -> str:
@@ -45,8 +41,9 @@ def chats(given: Given) -> Seen:
     seen["complete"] = str(model.complete(given["question"]))
     seen["stream_complete"] = [part.delta for part in model.stream_complete(given["question"])]
     seen["json"] = str(llm(given, json_mode=True).complete(given["question"]))
-    seen["predict"] = model.structured_predict(Answer, PromptTemplate(given["question"])).model_dump()
-    seen["as_structured"] = model.as_structured_llm(Answer).complete(given["question"]).raw.model_dump()  # type: ignore[union-attr]
+    called = given["tool_messages"][-1]["content"]
+    seen["predict"] = model.structured_predict(Call, PromptTemplate(called)).model_dump()
+    seen["as_structured"] = model.as_structured_llm(Call).complete(called).raw.model_dump()
     limited = llm(given, additional_kwargs={"num_predict": 3}, context_window=512)
     seen["limited"] = said(limited.chat(messages))
     return seen

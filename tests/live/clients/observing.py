@@ -14,17 +14,34 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+from pydantic import BaseModel
+
 Given = dict[str, Any]
 Seen = dict[str, Any]
 
 
+class Place(BaseModel):
+    city: str
+
+
+class Call(BaseModel):
+    """What structured output is asked for as a class: the small model writes something that fits."""
+
+    name: str
+    arguments: Place
+
+
 def run(packages: list[str], *parts: Callable[[Given], Seen] | Callable[[Given], Awaitable[Seen]]) -> None:
-    """Calls every part with the JSON of the first argument and prints what they saw, beside the packages' versions."""
+    """Calls the parts that `parts` of the first argument (JSON) names; prints what they saw, and the packages' versions.
+
+    Every part gets that JSON.
+    """
     given: Given = json.loads(sys.argv[1])
     seen: Seen = {"versions": {name: importlib.metadata.version(name) for name in packages}}
     for part in parts:
-        found = part(given)
-        seen |= found if isinstance(found, dict) else asyncio.run(_awaited(found))
+        if part.__name__ in given["parts"]:
+            found = part(given)
+            seen |= found if isinstance(found, dict) else asyncio.run(_awaited(found))
     json.dump(seen, sys.stdout)
 
 

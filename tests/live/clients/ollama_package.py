@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import ollama
-from observing import Given, Seen, raising, run
+
+from tests.live.clients.observing import Given, Seen, raising, run
 
 
 def answer(response: ollama.ChatResponse) -> dict[str, Any]:
@@ -22,7 +23,8 @@ def chats(given: Given) -> Seen:
     ]
     seen["default_options"] = answer(client.chat(model=model, messages=messages))
     seen["json"] = answer(client.chat(model=model, messages=messages, options=options, format="json"))
-    seen["schema"] = answer(client.chat(model=model, messages=messages, options=options, format=given["schema"]))
+    called = given["tool_messages"]
+    seen["schema"] = answer(client.chat(model=model, messages=called, options=options, format=given["schema"]))
     seen["logprobs"] = answer(
         client.chat(model=model, messages=messages, options=options, logprobs=True, top_logprobs=3)
     )
@@ -67,7 +69,9 @@ def generates(given: Given) -> Seen:
     seen["raw"] = client.generate(**ask, prompt=given["raw"], raw=True).model_dump()
     seen["system"] = client.generate(**ask, prompt=given["question"], system="Say no.").model_dump()
     seen["template"] = client.generate(**ask, prompt=given["question"], template=given["template"]).model_dump()
-    seen["generate_schema"] = client.generate(**ask, prompt=given["question"], format=given["schema"]).model_dump()
+    seen["generate_schema"] = client.generate(
+        **ask, prompt=given["tool_messages"][-1]["content"], format=given["schema"]
+    ).model_dump()
     return seen
 
 

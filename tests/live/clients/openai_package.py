@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import openai
-from observing import Given, Seen, raising, run
-from pydantic import BaseModel
 
-
-class Answer(BaseModel):
-    answer: int
+from tests.live.clients.observing import Call, Given, Seen, raising, run
 
 
 def clients(given: Given) -> tuple[openai.OpenAI, openai.OpenAI]:
@@ -33,8 +29,8 @@ def chats(given: Given) -> Seen:
     with client.chat.completions.stream(**ask) as stream:  # the package puts the answer together itself
         events = [event.type for event in stream]
         seen["helper"] = {"events": events, "final": stream.get_final_completion().model_dump()}
-    parsed = client.chat.completions.parse(**ask, response_format=Answer)
-    seen["parse"] = {"parsed": parsed.choices[0].message.parsed.model_dump(), "answer": parsed.model_dump()}  # type: ignore[union-attr]
+    parsed = client.chat.completions.parse(**ask | {"messages": given["tool_messages"]}, response_format=Call)
+    seen["parse"] = {"parsed": parsed.choices[0].message.parsed.model_dump(), "answer": parsed.model_dump()}
     return seen
 
 
@@ -72,7 +68,8 @@ def responses(given: Given) -> Seen:
     with client.responses.stream(**ask) as stream:
         kinds = [event.type for event in stream]
         seen["response_helper"] = {"events": kinds, "text": stream.get_final_response().output_text}
-    seen["response_parse"] = client.responses.parse(**ask, text_format=Answer).output_parsed.model_dump()  # type: ignore[union-attr]
+    parsed = client.responses.parse(**ask | {"input": given["tool_messages"]}, text_format=Call)
+    seen["response_parse"] = parsed.output_parsed.model_dump()
     tools = [{"type": "function", **tool["function"]} for tool in given["tools"]]
     called = client.responses.create(
         model=given["tool_model"], input=given["tool_messages"], temperature=0, tools=tools
@@ -110,7 +107,7 @@ def errors(given: Given) -> Seen:
     with raising(seen, "error_messages"):
         client.chat.completions.create(model=given["model"], messages=[])
     with raising(seen, "error_effort"):
-        client.chat.completions.create(**ask, reasoning_effort="much")  # type: ignore[call-overload]
+        client.chat.completions.create(**ask, reasoning_effort="much")
     with raising(seen, "error_retrieve"):
         client.models.retrieve("nobody")
     with raising(seen, "error_embeddings"):

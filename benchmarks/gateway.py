@@ -4,8 +4,8 @@
     python benchmarks/gateway.py --record URL
 
 `overhead`: a server that replays streams recorded from a real vLLM (tests/live/replaying.py), asked directly and
-through the gateway in turn by one client; each difference is of two requests that followed one another. Chunks: the replay
-sends one every 5 ms and tells when, so a chunk's way is from there to the client's socket. `vllm`: a real vLLM on the
+through the gateway in turn by one client; each difference is of two requests that followed one another. The replay
+also sends an event every 5 ms and tells when: the way of a chunk is from there to the client. `vllm`: real vLLM on the
 demo's support-bot (CPU, float32; `--vllm` takes one that runs), the same greedy requests on both sides: in pairs, one
 at a time, then with aiperf (connections not kept) at several concurrencies. `memory`: resident memory of the gateway
 over 10,000 requests of four kinds. `--record` makes fixtures/gateway anew from a vLLM that serves support-bot.

@@ -18,6 +18,7 @@ from migrate.gateway.config import Config, Model
 from migrate.gateway.prompts import Prompts
 from migrate.gateway.tokens import Tokens, read_tokens
 from migrate.gateway.types import ApiError
+from migrate.gotemplate.strconv import format_float
 from migrate.ollama import options
 from migrate.ollama.capabilities import DEFAULT_TEMPLATE
 from migrate.ollama.names import ModelName, split_source
@@ -321,9 +322,8 @@ def _go_value(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{options.float32(value):g}" if value != int(value) else str(int(value))
-    return str(value)
+    """Numbers are float64 when Ollama has read the params layer, so that 2000000 is printed as 2e+06."""
+    return format_float(options.float32(value) if isinstance(value, float) else float(value), "g", -1)
 
 
 def modelfile(model: ServedModel) -> str:

@@ -68,23 +68,22 @@ class Observer:
                 taken.piece(reply.body)
             self._end(decision, taken, reply.body, reply.status, outcome)
             return reply.body
-        return self._listening(decision, taken, reply, outcome)
+        return self._listening(decision, taken, reply.body, reply.status, outcome)
 
     async def _listening(
-        self, decision: Decision, taken: Taken | None, reply: Reply, outcome: Outcome
+        self, decision: Decision, taken: Taken | None, body: AsyncIterator[bytes], status: int, outcome: Outcome
     ) -> AsyncIterator[bytes]:
-        assert not isinstance(reply.body, bytes)
         last = LastLine()
         try:
-            async for piece in reply.body:
+            async for piece in body:
                 if taken is not None:
                     taken.piece(piece)
                 last.piece(piece)
                 yield piece
         finally:
-            if (close := getattr(reply.body, "aclose", None)) is not None:
+            if (close := getattr(body, "aclose", None)) is not None:
                 await close()
-        self._end(decision, taken, last.line, reply.status, outcome)
+        self._end(decision, taken, last.line, status, outcome)
 
     def _end(self, decision: Decision, taken: Taken | None, last: bytes, status: int, outcome: Outcome) -> None:
         if decision.remember:

@@ -135,10 +135,10 @@ class Prompts:
 
         try:
             return render()
+        except (TemplateError, jinja2.TemplateError, RecursionError) as error:  # before BadInput, which the first is
+            raise ApiError(500, str(error) or type(error).__name__) from None
         except BadInput as error:
             raise ApiError(400, str(error)) from None
-        except (TemplateError, jinja2.TemplateError, RecursionError) as error:
-            raise ApiError(500, str(error) or type(error).__name__) from None
 
 
 def _word(think: Think) -> Any:

@@ -100,8 +100,9 @@ def _sampling(key: _Key, text: str, keep_penalty: bool) -> Sampling:
     return Sampling(body, num_ctx, predict, int(merged.get("num_keep", 4)), notes)
 
 
-_SILENT = ("num_predict", "seed", *parameters._LOADING)
-"""Told once in the docs: a length that is counted alike, a generator that differs, how a model is loaded."""
+_SILENT = ("num_predict", "seed", "repeat_last_n", *parameters._LOADING)
+"""Told once in the docs, or with another: a length that is counted alike, a generator that differs, the window of
+penalties, how a model is loaded."""
 
 
 def _context(model: ServedModel, asked: Any) -> tuple[int, str]:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from migrate.bundle.format import Source
 from migrate.cli import sets
 from migrate.gateway.app import build
 from migrate.gateway.catalog import Catalog, read_catalog
@@ -75,6 +76,28 @@ def config(bundles: Path, url: str = NOWHERE, *, only: Sequence[str] = (), **mor
 
 def catalog(bundles: Path, **more: Any) -> Catalog:
     return read_catalog(config(bundles, **more))
+
+
+def source(**facts: Any) -> Source:
+    """A model as a bundle describes it, with a Go TEMPLATE unless `facts` say otherwise."""
+    plain: dict[str, Any] = {
+        "name": "m",
+        "kind": "store",
+        "architecture": "llama",
+        "quantization": "F16",
+        "parameter_count": 1,
+        "digests": {},
+        "prompt_path": "go_template",
+        "prompt_path_reason": "",
+        "template": "{{ .Prompt }}",
+        "chat_template": None,
+        "system": None,
+        "messages": [],
+        "parameters": [],
+        "adds_bos": False,
+        "ollama_version": "0.33",
+    }
+    return Source.model_validate(plain | facts)
 
 
 # ---- the gateway -----------------------------------------------------------------------------------------------------

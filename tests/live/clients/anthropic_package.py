@@ -21,7 +21,7 @@ def messages(given: Given) -> Seen:
         model=given["model"], messages=given["messages"], max_tokens=64
     ).model_dump()
     seen["short"] = client.messages.create(**ask | {"max_tokens": 3}).model_dump()
-    seen["system"] = client.messages.create(**ask, system="Say no.").model_dump()
+    seen["system"] = client.messages.create(**ask, system=given["system"]).model_dump()
     seen["events"] = [event.model_dump() for event in client.messages.create(**ask, stream=True)]
     with client.messages.stream(**ask) as stream:  # the package puts the answer together itself
         seen["stream"] = list(stream.text_stream)

@@ -72,6 +72,11 @@ def embeds(given: Given) -> Seen:
     }
 
 
+async def embeds_asynchronously(given: Given) -> Seen:
+    embeddings = OllamaEmbeddings(model=given["embed_model"], base_url=given["embed_url"])
+    return {"aembed_documents": await embeddings.aembed_documents(given["texts"])}
+
+
 def errors(given: Given) -> Seen:
     seen: Seen = {}
     with raising(seen, "error_model"):
@@ -85,13 +90,11 @@ def errors(given: Given) -> Seen:
 
 async def asynchronous(given: Given) -> Seen:
     llm = chat(given)
-    embeddings = OllamaEmbeddings(model=given["embed_model"], base_url=given["embed_url"])
     return {
         "ainvoke": message(await llm.ainvoke(given["messages"])),
         "astream": [message(part) async for part in llm.astream(given["messages"])],
-        "aembed_documents": await embeddings.aembed_documents(given["texts"]),
     }
 
 
 if __name__ == "__main__":
-    run(["langchain-ollama", "langchain-core"], chats, tools, embeds, errors, asynchronous)
+    run(["langchain-ollama", "langchain-core"], chats, tools, errors, asynchronous, embeds, embeds_asynchronously)

@@ -72,6 +72,11 @@ def embeds(given: Given) -> Seen:
     }
 
 
+async def embeds_asynchronously(given: Given) -> Seen:
+    model = OllamaEmbedding(model_name=given["embed_model"], base_url=given["embed_url"])
+    return {"aembed_documents": await model.aget_text_embedding_batch(given["texts"])}
+
+
 def errors(given: Given) -> Seen:
     seen: Seen = {}
     with raising(seen, "error_model"):
@@ -84,16 +89,14 @@ def errors(given: Given) -> Seen:
 async def asynchronous(given: Given) -> Seen:
     model = llm(given)
     messages = [ChatMessage(role=m["role"], content=m["content"]) for m in given["messages"]]
-    embedding = OllamaEmbedding(model_name=given["embed_model"], base_url=given["embed_url"])
     stream = await model.astream_chat(messages)
     return {
         "achat": said(await model.achat(messages)),
         "astream": [said(part) async for part in stream],
         "acomplete": str(await model.acomplete(given["question"])),
-        "aembed_documents": await embedding.aget_text_embedding_batch(given["texts"]),
     }
 
 
 if __name__ == "__main__":
     packages = ["llama-index-llms-ollama", "llama-index-embeddings-ollama", "llama-index-core"]
-    run(packages, chats, tools, embeds, errors, asynchronous)
+    run(packages, chats, tools, errors, asynchronous, embeds, embeds_asynchronously)

@@ -32,9 +32,9 @@ class Call(BaseModel):
 
 
 def run(packages: list[str], *parts: Callable[[Given], Seen] | Callable[[Given], Awaitable[Seen]]) -> None:
-    """Calls the parts that `parts` of the first argument (JSON) names; prints what they saw, and the packages' versions.
+    """Calls those parts that `parts` of the first argument (JSON, which every part gets) names.
 
-    Every part gets that JSON.
+    Prints what they saw, and the versions of the packages.
     """
     given: Given = json.loads(sys.argv[1])
     seen: Seen = {"versions": {name: importlib.metadata.version(name) for name in packages}}

@@ -33,11 +33,7 @@ def chats(given: Given) -> Seen:
 
 
 def get_weather(city: str) -> str:
-    """Current weather for a city
-
-    Args:
-      city: City name
-    """
+    """Current weather for a city"""
     return "22 degrees"
 
 
@@ -67,11 +63,10 @@ def generates(given: Given) -> Seen:
     seen["generate_stream"] = [part.model_dump() for part in client.generate(**ask, prompt="1, 2, 3,", stream=True)]
     seen["generate_again"] = client.generate(**ask, prompt="And of Peru?", context=first.context).model_dump()
     seen["raw"] = client.generate(**ask, prompt=given["raw"], raw=True).model_dump()
-    seen["system"] = client.generate(**ask, prompt=given["question"], system="Say no.").model_dump()
+    seen["system"] = client.generate(**ask, prompt=given["question"], system=given["system"]).model_dump()
     seen["template"] = client.generate(**ask, prompt=given["question"], template=given["template"]).model_dump()
-    seen["generate_schema"] = client.generate(
-        **ask, prompt=given["tool_messages"][-1]["content"], format=given["schema"]
-    ).model_dump()
+    called = given["tool_messages"][-1]["content"]
+    seen["generate_schema"] = client.generate(**ask, prompt=called, format=given["schema"]).model_dump()
     return seen
 
 
@@ -87,12 +82,20 @@ def about(given: Given) -> Seen:
 def embeds(given: Given) -> Seen:
     client = ollama.Client(host=given["embed_url"])
     model = given["embed_model"]
-    return {
+    seen: Seen = {
         "embed_one": client.embed(model=model, input=given["texts"][0]).model_dump(),
         "embed": client.embed(model=model, input=given["texts"]).model_dump(),
         "embed_short": client.embed(model=model, input=given["texts"], dimensions=16).model_dump(),
         "embeddings": client.embeddings(model=model, prompt=given["texts"][0]).model_dump(),
     }
+    with raising(seen, "error_chat"):
+        client.chat(model=model, messages=given["messages"])
+    return seen
+
+
+async def embeds_asynchronously(given: Given) -> Seen:
+    client = ollama.AsyncClient(host=given["embed_url"])
+    return {"async_embed": (await client.embed(model=given["embed_model"], input=given["texts"])).model_dump()}
 
 
 def errors(given: Given) -> Seen:
@@ -114,8 +117,6 @@ def errors(given: Given) -> Seen:
         client.chat(model="", messages=given["messages"])
     with raising(seen, "error_embed"):
         client.embed(model=model, input="x")
-    with raising(seen, "error_chat"):
-        ollama.Client(host=given["embed_url"]).chat(model=given["embed_model"], messages=given["messages"])
     with raising(seen, "error_pull"):
         client.pull("llama3")
     with raising(seen, "error_create"):
@@ -140,12 +141,10 @@ async def asynchronous(given: Given) -> Seen:
     seen["async_stream"] = [answer(part) async for part in stream]
     seen["async_generate"] = (await client.generate(**ask, prompt=given["question"])).model_dump()
     seen["async_list"] = (await client.list()).model_dump(mode="json")
-    embedding = ollama.AsyncClient(host=given["embed_url"])
-    seen["async_embed"] = (await embedding.embed(model=given["embed_model"], input=given["texts"])).model_dump()
     with raising(seen, "async_error_model"):
         await client.chat(model="nobody", messages=given["messages"])
     return seen
 
 
 if __name__ == "__main__":
-    run(["ollama"], chats, tools, generates, about, embeds, errors, asynchronous)
+    run(["ollama"], chats, tools, generates, about, errors, asynchronous, embeds, embeds_asynchronously)

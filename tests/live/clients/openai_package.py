@@ -9,16 +9,12 @@ import openai
 from tests.live.clients.observing import Call, Given, Seen, raising, run
 
 
-def clients(given: Given) -> tuple[openai.OpenAI, openai.OpenAI]:
-    key = given.get("key", "ollama")
-    return (
-        openai.OpenAI(base_url=given["url"] + "/v1", api_key=key, max_retries=0),
-        openai.OpenAI(base_url=given["embed_url"] + "/v1", api_key=key, max_retries=0),
-    )
+def opened(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=url + "/v1", api_key="ollama", max_retries=0)
 
 
 def chats(given: Given) -> Seen:
-    client, _ = clients(given)
+    client = opened(given["url"])
     ask: dict[str, Any] = {"model": given["model"], "messages": given["messages"], "temperature": 0}
     seen: Seen = {}
     seen["chat"] = client.chat.completions.create(**ask).model_dump()
@@ -35,7 +31,7 @@ def chats(given: Given) -> Seen:
 
 
 def tools(given: Given) -> Seen:
-    client, _ = clients(given)
+    client = opened(given["url"])
     ask: dict[str, Any] = {"model": given["tool_model"], "temperature": 0, "tools": given["tools"]}
     seen: Seen = {}
     called = client.chat.completions.create(**ask, messages=given["tool_messages"])
@@ -51,7 +47,7 @@ def tools(given: Given) -> Seen:
 
 
 def completions(given: Given) -> Seen:
-    client, _ = clients(given)
+    client = opened(given["url"])
     ask: dict[str, Any] = {"model": given["model"], "prompt": given["question"], "temperature": 0}
     return {
         "completion": client.completions.create(**ask).model_dump(),
@@ -60,7 +56,7 @@ def completions(given: Given) -> Seen:
 
 
 def responses(given: Given) -> Seen:
-    client, _ = clients(given)
+    client = opened(given["url"])
     ask: dict[str, Any] = {"model": given["model"], "input": given["question"], "temperature": 0}
     whole = client.responses.create(**ask)
     seen: Seen = {"response": whole.model_dump(), "response_text": whole.output_text}
@@ -79,7 +75,7 @@ def responses(given: Given) -> Seen:
 
 
 def about(given: Given) -> Seen:
-    client, _ = clients(given)
+    client = opened(given["url"])
     return {
         "models": [model.model_dump() for model in client.models.list()],
         "model": client.models.retrieve(given["model"]).model_dump(),
@@ -88,16 +84,19 @@ def about(given: Given) -> Seen:
 
 def embeds(given: Given) -> Seen:
     """By default the package asks for base64 and decodes it itself."""
-    _, client = clients(given)
+    client = opened(given["embed_url"])
     ask: dict[str, Any] = {"model": given["embed_model"], "input": given["texts"]}
-    return {
+    seen: Seen = {
         "embeddings": client.embeddings.create(**ask).model_dump(),
         "embeddings_float": client.embeddings.create(**ask, encoding_format="float").model_dump(),
     }
+    with raising(seen, "error_embeddings"):
+        client.embeddings.create(model=given["embed_model"], input=[])
+    return seen
 
 
 def errors(given: Given) -> Seen:
-    client, embedding = clients(given)
+    client = opened(given["url"])
     ask: dict[str, Any] = {"model": given["model"], "messages": given["messages"]}
     seen: Seen = {}
     with raising(seen, "error_model"):
@@ -110,8 +109,6 @@ def errors(given: Given) -> Seen:
         client.chat.completions.create(**ask, reasoning_effort="much")
     with raising(seen, "error_retrieve"):
         client.models.retrieve("nobody")
-    with raising(seen, "error_embeddings"):
-        embedding.embeddings.create(model=given["embed_model"], input=[])
     return seen
 
 
@@ -130,4 +127,4 @@ async def asynchronous(given: Given) -> Seen:
 
 
 if __name__ == "__main__":
-    run(["openai"], chats, tools, completions, responses, about, embeds, errors, asynchronous)
+    run(["openai"], chats, tools, completions, responses, about, errors, asynchronous, embeds)

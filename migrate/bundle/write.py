@@ -19,6 +19,7 @@ from migrate.findings import Finding
 from migrate.gguf.header import GGUFHeader
 from migrate.mapping import adapters
 from migrate.mapping.migration import Migration
+from migrate.ollama import tool_calls
 from migrate.original.prove import Proof
 from migrate.vllm import serve, versions
 
@@ -192,10 +193,22 @@ def launch_files(migration: Migration) -> dict[str, str]:
     return files
 
 
+SEARCH = "# ---- the search: migrate/ollama/tool_calls.py ----\n"
+
+
 def tool_parser(tag: str, tags: Mapping[str, str] | None = None) -> str:
-    """The plugin for vLLM that finds tool calls behind `tag`; behind another where `tags` has one for the name."""
+    """The plugin for vLLM that finds tool calls behind `tag`; behind another where `tags` has one for the name.
+
+    The search is the gateway's own module, whose text is put into the file.
+    """
+    own = Path(tool_calls.__file__).read_text(encoding="utf-8")
+    _, _, search = own.partition("from __future__ import annotations\n")
     source = resources.text("bundle/tool_parser.py")
-    for default, value in (('TAG = "{"', f"TAG = {tag!r}"), ("TAGS = {}", f"TAGS = {dict(tags or {})!r}")):
+    for default, value in (
+        ('TAG = "{"', f"TAG = {tag!r}"),
+        ("TAGS = {}", f"TAGS = {dict(tags or {})!r}"),
+        (SEARCH, SEARCH + search.rstrip() + "\n"),
+    ):
         assert source.count(default) == 1
         source = source.replace(default, value)
     return source

@@ -6,6 +6,8 @@ Behind TAG the first name of a tool of the request is looked for, and with it th
 arguments. What stands before TAG is the answer's text.
 """
 
+from __future__ import annotations
+
 import json
 import uuid
 
@@ -13,163 +15,10 @@ TAG = "{"
 TAGS = {}
 """Served name -> tag, where models with different ones share a server; TAG for all others."""
 
-
-class CallSearch:
-    """Ollama's search (its package `tools`), fed piece by piece. It knows nothing of vLLM."""
-
-    def __init__(self, tag, names):
-        self.tag = tag
-        self.names = [name for name in names if name]
-        self.state = "text"
-        self.buffer = ""
-        self.found = 0
-
-    def add(self, text):
-        """More of the answer -> what is plain text by now, and the calls (name, arguments) that are complete."""
-        if self.state == "done":
-            return text, []
-        self.buffer += text
-        content = ""
-        if self.state == "text":
-            at, complete = self._find_tag()
-            content, self.buffer = self.buffer[:at], self.buffer[at:]
-            if self.tag in ("{", "[") and content.strip():
-                # Without a tag of its own a call has to come first.
-                content += self.finish()
-                self.state = "done"
-                return content, []
-            if not complete:
-                return content, []
-            self.state = "calls"
-        calls = []
-        while call := self._next_call():
-            calls.append(call)
-            self.found += 1
-        if self._is_closed():
-            content += self.buffer
-            self.buffer = ""
-            self.state = "done"
-        return content, calls
-
-    def finish(self):
-        """What was held back and is no call after all."""
-        text = self.buffer if self.tag in ("{", "[") and not self.found else ""
-        self.buffer = ""
-        return text
-
-    def _find_tag(self):
-        at = self.buffer.find(self.tag)
-        if at >= 0:
-            return at, True
-        for length in range(min(len(self.buffer), len(self.tag)), 0, -1):
-            if self.buffer.endswith(self.tag[:length]):
-                return len(self.buffer) - length, False
-        return len(self.buffer), False
-
-    def _next_call(self):
-        name, name_end = self._find_name()
-        if name is None:
-            return None
-        arguments, at = find_arguments(name, self.buffer)
-        if arguments is None:
-            return None
-        self.buffer = self.buffer[max(at, name_end) :]
-        return name, arguments
-
-    def _find_name(self):
-        """The first name in the buffer, the longest of those that begin there; none while one may be under way."""
-        for name in self.names:
-            if any(self.buffer.endswith(name[:length]) for length in range(1, len(name))):
-                return None, 0
-        places = [(self.buffer.find(name), -len(name), name) for name in self.names if name in self.buffer]
-        if not places:
-            return None, 0
-        at, _, name = min(places, key=lambda place: place[:2])
-        return name, at + len(name)
-
-    def _is_closed(self):
-        """Without a tag of its own: whether the JSON that began the answer has come to its end."""
-        if self.tag not in ("{", "["):
-            return False
-        close = {"{": "}", "[": "]"}[self.tag]
-        depth = 0
-        for _, char in outside_strings(self.buffer):
-            depth += (char == self.tag) - (char == close)
-            if char == close and depth == 0:
-                return True
-        return False
+# ---- the search: migrate/ollama/tool_calls.py ----
 
 
-def outside_strings(text):
-    """(position, character) of all that is not inside a JSON string."""
-    in_string = escaped = False
-    for at, char in enumerate(text):
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char == '"':
-            in_string = not in_string
-        elif not in_string:
-            yield at, char
-
-
-def find_arguments(name, text):
-    """The arguments in the first JSON object of `text`, and where it ends; (None, 0) if there are none."""
-    start, depth = None, 0
-    for at, char in outside_strings(text):
-        if char == "{":
-            if depth == 0:
-                start = at
-            depth += 1
-        elif char == "}":
-            depth = max(depth - 1, 0) if start is None else depth - 1
-            if depth == 0 and start is not None:
-                value = parse_object(text[start : at + 1])
-                if value is None:
-                    start = None
-                    continue
-                known, arguments = search_object(name, value)
-                return (arguments if known else value), at
-            depth = max(depth, 0)
-    return None, 0
-
-
-def parse_object(text):
-    try:
-        value = json.loads(text, parse_constant=not_json)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def not_json(word):
-    raise ValueError(word)
-
-
-def search_object(name, value):
-    """(True, arguments) where an object says what they are; arguments None: it is a call without any."""
-    if "name" in value:
-        for key in ("arguments", "parameters"):
-            if (found := arguments_at(value, key)) is not None:
-                return True, found
-        return True, None
-    if (found := arguments_at(value, name)) is not None:
-        return True, found
-    for child in value.values():
-        for item in child if isinstance(child, list) else [child]:
-            if isinstance(item, dict):
-                known, found = search_object(name, item)
-                if known:
-                    return True, found
-    return False, None
-
-
-def arguments_at(value, key):
-    found = value.get(key)
-    if isinstance(found, str):
-        found = parse_object(found)
-    return found if isinstance(found, dict) else None
+# ---- for vLLM ----
 
 
 def register():

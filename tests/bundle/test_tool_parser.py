@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate import resources
 from migrate.bundle.write import tool_parser
 from tests.chat_template.scoreboard import read
 
@@ -28,7 +28,13 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-plugin = load(resources.directory("templates") / "bundle" / "tool_parser.py")
+def emitted(path: Path, tag: str, tags: dict[str, str] | None = None) -> ModuleType:
+    path.write_text(tool_parser(tag, tags), encoding="utf-8")
+    return load(path)
+
+
+with tempfile.TemporaryDirectory() as _directory:
+    plugin = emitted(Path(_directory) / "tool_parser.py", "{")
 
 
 def search(row: dict[str, Any]) -> tuple[list[str], list[list[Any]], str]:
@@ -85,9 +91,7 @@ def test_pieces_do_not_change_the_first_call(parts: list[str], tag: str, size: i
 
 @pytest.mark.parametrize("tag", ["<tool_call>", "[TOOL_CALLS] [", 'a "quoted" \\ tag', "Action: ```json\n["])
 def test_the_tag_is_filled_in(tmp_path: Path, tag: str) -> None:
-    path = tmp_path / "tool_parser.py"
-    path.write_text(tool_parser(tag), encoding="utf-8")
-    filled_in = load(path)
+    filled_in = emitted(tmp_path / "tool_parser.py", tag)
     assert tag == filled_in.TAG
 
 
@@ -98,9 +102,7 @@ def test_deep_nesting_is_no_call() -> None:
 
 def test_another_tag_for_another_name(tmp_path: Path) -> None:
     """Models that share a server: the request's model says which tag is looked for."""
-    path = tmp_path / "tool_parser.py"
-    path.write_text(tool_parser("<tool_call>", {"second": "CALL", "second:latest": "CALL"}), encoding="utf-8")
-    filled_in = load(path)
+    filled_in = emitted(tmp_path / "tool_parser.py", "<tool_call>", {"second": "CALL", "second:latest": "CALL"})
     asked = {name: filled_in.tag_of(SimpleNamespace(model=name)) for name in ("first", "second:latest", None)}
     assert asked == {"first": "<tool_call>", "second:latest": "CALL", None: "<tool_call>"}
     assert filled_in.tag_of(SimpleNamespace()) == "<tool_call>"

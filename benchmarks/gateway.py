@@ -171,8 +171,9 @@ def chunk_delays(replay: replaying.Replay, *sides: tuple[str, dict[str, Any]], a
                 assert len(arrivals) == len(spoken), (len(arrivals), len(spoken))
                 delays[k].extend(at - sent[i] for at, i in zip(arrivals, spoken, strict=True))
     replay.set()
-    found = {"direct_ms": summary(delays[0]), "gateway_ms": summary(delays[1]), "arrived_together": together}
-    return found | {"added_ms": {q: round(found["gateway_ms"][q] - found["direct_ms"][q], 3) for q in ("p50", "p99")}}
+    direct, ours = summary(delays[0]), summary(delays[1])
+    added = {q: round(ours[q] - direct[q], 3) for q in direct}
+    return {"direct_ms": direct, "gateway_ms": ours, "added_ms": added, "arrived_together": together}
 
 
 def _speaks(line: bytes) -> bool:

@@ -18,7 +18,8 @@ from migrate.errors import BadInput, MigrateError, OutputExists, Refused, StoreE
 from migrate.findings import Finding
 from migrate.gguf.header import GGUFHeader
 from migrate.mapping import adapters
-from migrate.mapping.migration import Migration
+from migrate.mapping.migration import PROCESSORS, Migration
+from migrate.mapping.parameters import PLUGIN
 from migrate.ollama import tool_calls
 from migrate.original.prove import Proof
 from migrate.vllm import serve, versions
@@ -188,6 +189,8 @@ def launch_files(migration: Migration) -> dict[str, str]:
     if migration.request_defaults:
         files["migrate_defaults.py"] = resources.text("bundle/migrate_defaults.py")
         files["request_defaults.json"] = to_json(dict(migration.request_defaults))
+    if any(argument.name == PROCESSORS for argument in migration.arguments):
+        files[PLUGIN] = resources.text(f"bundle/{PLUGIN}")
     if migration.tool_tag is not None:
         files["tool_parser.py"] = tool_parser(migration.tool_tag)
     return files

@@ -28,7 +28,7 @@ def command(
     models_dir: options.ModelsDir = None,
     host: options.Host = None,
     client: options.Client = "native",
-    keep_penalty: options.KeepPenalty = False,
+    penalties: options.Penalties = "ollama",
     max_model_len: options.MaxModelLen = None,
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="float16|bfloat16|float32", help="Of the written weights.")
@@ -95,6 +95,7 @@ def command(
     for value, allowed, name in (
         (dtype, (None, "float16", "bfloat16", "float32"), "--dtype"),
         (chat_template, ("ollama", "own"), "--chat-template"),
+        (penalties, ("ollama", "vllm", "none"), "--penalties"),
         (weights, (None, "dense", "repack", "requantize", "auto", "original"), "--weights"),
     ):
         if value not in allowed:
@@ -117,7 +118,7 @@ def command(
             ollama_version=ollama_version,
             host_url=host,
             name=ref,
-            keep_penalty=keep_penalty,
+            penalties=penalties,
             max_model_len=max_model_len,
             dtype=dtype,
             merge_adapter=merge_adapter,

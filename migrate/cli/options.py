@@ -34,8 +34,13 @@ Client = Annotated[
         help="Whose defaults: clients of /api/chat (the Modelfile's) or of /v1 (temperature and top_p 1.0).",
     ),
 ]
-KeepPenalty = Annotated[
-    bool, typer.Option("--keep-penalty", help="Carry repeat_penalty over as it is, though it means more in vLLM.")
+Penalties = Annotated[
+    str,
+    typer.Option(
+        "--penalties",
+        metavar="ollama|vllm|none",
+        help="Ollama's, by a plugin; vLLM's own with the same numbers, where repeat_penalty means more, or without it.",
+    ),
 ]
 HfRepo = Annotated[
     str | None,

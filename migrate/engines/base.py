@@ -118,6 +118,8 @@ class Ask:
     stream: bool = False
     sampling: Mapping[str, float] | None = None
     repeat_penalty: float | None = None
+    plugin: bool = False
+    """The bundle has Ollama's penalties: vLLM gets `repeat_penalty` for them, not as its own."""
 
 
 class Engine(Protocol):

@@ -34,11 +34,15 @@ CPU_ENV: Mapping[str, str] = {**BASE_ENV, "VLLM_CPU_KVCACHE_SPACE": "1"}
 COMPARE_ARGS = ("--dtype", "float32", "--enforce-eager")
 """Arguments for comparing numbers on CPU: weights and activations in float32, no compilation."""
 
+NO_PENALTIES: Mapping[str, float] = {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""For the plugin in a bundle; a server without it does not look at them."""
+
 GREEDY: Mapping[str, Any] = {
     "temperature": 0,
     "repetition_penalty": 1.0,
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
+    "vllm_xargs": NO_PENALTIES,
 }
 
 SAMPLING_NAMES: Mapping[str, str] = {
@@ -152,7 +156,11 @@ class VllmEngine:
             body["tool_choice"] = "auto"
         sampling = {SAMPLING_NAMES[k]: x for k, x in (ask.sampling or {}).items() if k in SAMPLING_NAMES}
         body |= GREEDY if ask.greedy else sampling
-        if ask.repeat_penalty is not None:
+        if ask.sampling is not None:
+            body["vllm_xargs"] = NO_PENALTIES
+        if ask.repeat_penalty is not None and ask.plugin:
+            body["vllm_xargs"] = {**NO_PENALTIES, "repeat_penalty": ask.repeat_penalty, "repeat_last_n": 64}
+        elif ask.repeat_penalty is not None:
             body["repetition_penalty"] = ask.repeat_penalty
         if ask.max_tokens is not None:
             body["max_tokens"] = ask.max_tokens

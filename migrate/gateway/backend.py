@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -11,6 +12,11 @@ from migrate.gateway.config import Config
 from migrate.gateway.serving import Serving
 from migrate.gateway.types import ApiError
 from migrate.gateway.upstreams import Upstreams
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
+
 
 ALIVE_S = 2.0
 """How long an answer to "are you there" is believed."""
@@ -33,7 +39,7 @@ class Backend:
         """Of the Ollama whose behaviour the bundles were written for."""
         if self.config.ollama_version:
             return self.config.ollama_version
-        found = max((model.source.ollama_version for model in self.catalog.models), default="0.33")
+        found = max((model.source.ollama_version for model in self.catalog.models), key=_numbers, default="0.33")
         return found if found.count(".") >= 2 else f"{found}.0"
 
     async def alive(self) -> frozenset[str]:

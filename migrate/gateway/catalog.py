@@ -19,6 +19,7 @@ from migrate.gateway.prompts import Prompts
 from migrate.gateway.tokens import Tokens, read_tokens
 from migrate.gateway.types import ApiError
 from migrate.gotemplate.strconv import format_float
+from migrate.mapping.parameters import PLUGIN, Penalties
 from migrate.ollama import options
 from migrate.ollama.capabilities import DEFAULT_TEMPLATE
 from migrate.ollama.names import ModelName, split_source
@@ -50,6 +51,8 @@ class ServedModel:
     modified_at: str
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end an answer of this model, but not of all that the server has."""
+    penalties: Penalties = "none"
+    """Whose: Ollama's where the bundle has the plugin."""
 
     @cached_property
     def capabilities(self) -> frozenset[str]:
@@ -81,6 +84,11 @@ class ServedModel:
     def reads_with_vllm(self) -> bool:
         """Answers are read by a parser built into Ollama, or by llama.cpp's: vLLM has counterparts, not we."""
         return bool(self.source.parser) or self.source.prompt_path in ("parser", "gguf_jinja")
+
+    @property
+    def parses_thinking(self) -> bool:
+        """A parser built into Ollama tells reasoning from the answer, also of /api/generate."""
+        return bool(self.source.parser or self.is_harmony) and "thinking" in self.capabilities
 
     @cached_property
     def is_harmony(self) -> bool:
@@ -155,6 +163,7 @@ def _of_bundle(config: Config, entry: Model) -> list[ServedModel]:
         )
     tokens = read_tokens(path / manifest.model_dir)
     found: list[ServedModel] = []
+    penalties: Penalties = "ollama" if PLUGIN in manifest.files else "vllm" if config.keep_penalty else "none"
     target = manifest.target
     parts: list[tuple[Source, str, int, str | None, list[int]]] = [
         (v.source, v.served_model_name[0], v.max_model_len, v.name, v.stop_token_ids) for v in manifest.variants
@@ -185,6 +194,7 @@ def _of_bundle(config: Config, entry: Model) -> list[ServedModel]:
                 prompts=prompts,
                 modified_at=go_time(datetime.datetime.fromtimestamp(written, datetime.UTC)),
                 stop_token_ids=tuple(stop_ids),
+                penalties=penalties,
             )
         )
     if entry.names is not None and len(found) < len(entry.names):

@@ -96,7 +96,7 @@ async def chat(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
 async def completions(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /v1/completions: the prompt goes through the model's template, as in Ollama."""
     request = await _translated(openai.completion_request, body)
-    model = _required(backend, request.model)
+    model = backend.catalog.require(request.model)
     answering = await backend.serving.generate(model, request)
     usage = openai.include_usage(body)
     stream = openai.CompletionStream(request.model, include_usage=usage) if request.stream else None
@@ -106,7 +106,7 @@ async def completions(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
 async def embeddings(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /v1/embeddings."""
     request = await _translated(openai.embed_request, body)
-    model = _required(backend, request.model)
+    model = embedding.require(backend.catalog, request.model)
     found = await embedding.embed(model, request, backend.upstreams)
     outcome.prompt_tokens = found.metrics.prompt_eval_count
     vectors = [vector.tolist() for vector in found.vectors]

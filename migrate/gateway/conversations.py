@@ -13,6 +13,7 @@ from migrate.gateway.completions import done_reason, max_tokens
 from migrate.gateway.sampling import Sampling, structured
 from migrate.gateway.types import ApiError, Chunk, Format, Message, Think, ToolCall
 from migrate.gateway.upstreams import BROKEN, UpstreamError
+from migrate.ollama.conversation import SPACES
 from migrate.ollama.tool_calls import tool_call_id
 
 if TYPE_CHECKING:
@@ -32,13 +33,12 @@ def body(
     top_logprobs: int | None,
     *,
     prompt_tokens: int | None,
-    whole: bool = False,
 ) -> dict[str, Any]:
-    """`prompt_tokens` None: not known, because of images. `whole`: messages hold SYSTEM and MESSAGE already.
+    """`prompt_tokens` None: not known, because of images.
 
     vLLM's template puts SYSTEM and MESSAGE before the messages itself, but for gpt-oss, whose prompts are code.
     """
-    if model.is_harmony and not whole:
+    if model.is_harmony:
         messages = model.prompts.messages(messages)
     request: dict[str, Any] = {
         "model": model.served_name,
@@ -53,7 +53,8 @@ def body(
     elif sampling.num_predict:
         request["max_tokens"] = min(sampling.num_predict, model.max_model_len // 2)
     if tools:
-        request |= {"tools": [dict(tool) for tool in tools], "tool_choice": "auto"}
+        # Ollama takes any type, or none; vLLM knows functions only
+        request |= {"tools": [{**tool, "type": "function"} for tool in tools], "tool_choice": "auto"}
     kwargs: dict[str, Any] = {}
     if model.variant is not None:
         kwargs["migrate_variant"] = model.variant
@@ -93,6 +94,7 @@ async def chunks(
     """Pieces of an answer; tool calls come whole, before the end, as Ollama sends them."""
     reason, usage = "", None
     calls: dict[int, _Call] = {}
+    spaces = _Spaces()
     async for event in events:
         clock.first = clock.first or time.perf_counter_ns()
         try:
@@ -101,8 +103,8 @@ async def chunks(
                 for call in delta.get("tool_calls") or ():
                     calls.setdefault(int(call.get("index") or 0), _Call()).add(call)
                 chunk = Chunk(
-                    content=delta.get("content") or "",
-                    thinking=delta.get("reasoning") or delta.get("reasoning_content") or "",
+                    thinking=spaces.thinking(delta.get("reasoning") or delta.get("reasoning_content") or ""),
+                    content=spaces.content(delta.get("content") or ""),
                     logprobs=_logprobs(choice.get("logprobs"), top_logprobs),
                 )
                 if choice.get("finish_reason"):
@@ -117,7 +119,39 @@ async def chunks(
         raise UpstreamError(500, BROKEN.format(detail="the answer of the model server has no end"))
     if calls:
         yield Chunk(tool_calls=tuple(call.made(number) for number, (_, call) in enumerate(sorted(calls.items()))))
+    elif left := spaces.left:
+        yield Chunk(content=left)
     yield Chunk(done=True, done_reason=reason, metrics=clock.metrics(*usage))
+
+
+class _Spaces:
+    """White space between the parts of an answer, which Ollama's parsers take away and vLLM's leave: around reasoning,
+    between reasoning and text, and between text and a tool call (model/parsers/qwen35.go, qwen3coder.go)."""
+
+    def __init__(self) -> None:
+        self._thinks = self._thought = self._said = False
+        self._after_thinking = self.left = ""
+
+    def thinking(self, text: str) -> str:
+        if not text:
+            return ""
+        self._thinks = True
+        text = self._after_thinking + text
+        kept = (text if self._thought else text.lstrip(SPACES)).rstrip(SPACES)
+        self._after_thinking = text[len(text.rstrip(SPACES)) :]
+        self._thought = self._thought or bool(kept)
+        return kept
+
+    def content(self, text: str) -> str:
+        if not text:
+            return ""
+        text = self.left + text
+        if self._thinks and not self._said:
+            text = text.lstrip(SPACES)
+        kept = text.rstrip(SPACES)
+        self.left = text[len(kept) :]
+        self._said = self._said or bool(kept)
+        return kept
 
 
 class _Call:

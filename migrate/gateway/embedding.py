@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from migrate.gateway.catalog import ServedModel
+from migrate.gateway.catalog import Catalog, ServedModel
 from migrate.gateway.decode import check_options
 from migrate.gateway.types import ApiError, EmbedRequest, Metrics
 from migrate.gateway.upstreams import BROKEN, UpstreamError, Upstreams
+from migrate.gotemplate.strconv import quote
+from migrate.ollama.names import ModelName, split_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +35,14 @@ class Embedded:
     metrics: Metrics
 
 
+def require(catalog: Catalog, name: str, *, empty: ApiError | None = None) -> ServedModel:
+    """Raises ApiError 404 in the words these routes have for it, or `empty` for a name that is none."""
+    found = catalog.find(name)
+    if found is None and ModelName.valid(split_source(name)[0]):
+        raise ApiError(404, f"model {quote(name)} not found, try pulling it first")
+    return found or catalog.require(name, empty=empty)
+
+
 async def embed(model: ServedModel, request: EmbedRequest, upstreams: Upstreams) -> Embedded:
     """Vectors of length 1, cut to `dimensions` and scaled again. Raises ApiError."""
     started = time.perf_counter_ns()
@@ -48,12 +58,17 @@ async def embed(model: ServedModel, request: EmbedRequest, upstreams: Upstreams)
     return Embedded(cut, Metrics(time.perf_counter_ns() - started, max(sent - started, 1), tokens))
 
 
-async def embeddings(model: ServedModel, prompt: str, upstreams: Upstreams) -> Vector | None:
-    """The vector as the server makes it, for the older route; None for an empty prompt, which only loads the model."""
-    if not prompt:
+async def embeddings(model: ServedModel, request: EmbedRequest, upstreams: Upstreams) -> Vector | None:
+    """The vector as the server makes it, for the older route; None without a prompt, which only loads the model.
+
+    Raises ApiError; this route has 500 for whatever the server says.
+    """
+    check_options(request.options)
+    if not request.input:
         return None
-    _check(model, 1)
-    vectors, _ = await _vectors(model, [prompt], upstreams)
+    if "embedding" not in model.capabilities:
+        raise ApiError(500, UNSUPPORTED)
+    vectors, _ = await _vectors(model, list(request.input), upstreams)
     return vectors[0]
 
 
@@ -101,14 +116,14 @@ async def _vectors(model: ServedModel, texts: list[str], upstreams: Upstreams) -
 
 
 def normalized(vector: Vector, dimensions: int = 0) -> Vector:
-    """Scaled to length 1; the first `dimensions` of it, scaled again, where that is fewer. Raises ApiError 500."""
+    """Scaled to length 1; the first `dimensions` of it, scaled again, where that is fewer. Raises ApiError 400."""
     import numpy as np
 
     if dimensions and dimensions < len(vector):
         vector = vector[:dimensions]
     length = float(np.sqrt(np.sum(np.square(vector, dtype=np.float64))))
     if not np.isfinite(length):
-        raise ApiError(500, "embedding contains NaN or Inf values")
+        raise ApiError(400, "embedding contains NaN or Inf values")
     return (vector / max(length, 1e-12)).astype(np.float32)
 
 

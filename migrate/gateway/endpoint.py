@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from migrate.gateway import passing, wire
 from migrate.gateway.backend import Backend
@@ -33,6 +34,8 @@ access = logging.getLogger("migrate.gateway.access")
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 CLIENT_GONE = 499
+LARGE = 256 << 10
+"""Bytes of a request from which it is read beside the event loop: some 10 ms."""
 
 Handler = Callable[[Backend, bytes, Outcome], Awaitable[Reply]]
 ErrorReply = Callable[[ApiError], Reply]
@@ -173,6 +176,7 @@ class Endpoint:
             raise
         except Exception as error:
             log.exception("%s %s", exchange.method, exchange.path)
+            exchange.outcome.failed = True
             if not exchange.outcome.status:
                 failure = ApiError(500, f"the gateway failed: {type(error).__name__}")
                 await exchange.answer(self._error(failure))
@@ -180,7 +184,8 @@ class Endpoint:
     async def _run(self, exchange: _Exchange, body: bytes) -> None:
         outcome, observer = exchange.outcome, self._observer
         exchange.runs = True
-        request = read_request(body) or {}
+        large = len(body) > LARGE
+        request = (await asyncio.to_thread(read_request, body) if large else read_request(body)) or {}
         streamed = request.get("stream", not exchange.path.startswith("/v1/"))
         exchange.streams = streamed is not False and "embed" not in exchange.path
         name = request.get("model") if isinstance(request.get("model"), str) else ""
@@ -217,7 +222,7 @@ class _Exchange:
         self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send, limits: Any, outcome: Outcome
     ) -> None:
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        self.path: str = scope["path"] if scope["path"].isprintable() else quote(scope["path"], safe="/:")
         self.runs = False
         self.streams = True
         self.blocked_since: float | None = None
@@ -280,8 +285,8 @@ class _Exchange:
 
     async def _stream(self, status: int, headers: list[tuple[bytes, bytes]], pieces: AsyncIterator[bytes]) -> None:
         self.outcome.status = status
-        await self._write({"type": "http.response.start", "status": status, "headers": headers})
         try:
+            await self._write({"type": "http.response.start", "status": status, "headers": headers})
             async for piece in pieces:
                 if not self.outcome.first and self.streams:
                     self.outcome.first = time.perf_counter()

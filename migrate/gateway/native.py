@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from migrate.gateway import catalog as shown
 from migrate.gateway import decode, embedding, wire
 from migrate.gateway.backend import Backend
 from migrate.gateway.catalog import ServedModel
+from migrate.gateway.endpoint import LARGE
 from migrate.gateway.reply import Outcome, Reply
 from migrate.gateway.serving import Answering
 from migrate.gateway.types import ApiError, Chunk
 from migrate.gateway.upstreams import UpstreamError
 
 Writer = Callable[[str, Chunk], bytes]
+Request = TypeVar("Request")
 
 NO_MANAGEMENT = (
     "this is migrate's gateway in front of vLLM: models are not {verb} here; use `ollama` and `migrate convert`"
@@ -25,7 +29,7 @@ VERBS = {"pull": "pulled", "push": "pushed", "create": "created", "copy": "copie
 
 async def chat(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /api/chat."""
-    request = decode.chat(body)
+    request = await _read(decode.chat, body)
     if not request.model:
         raise ApiError(400, "model is required")
     model = backend.catalog.require(request.model, empty=ApiError(400, "model is required"))
@@ -35,7 +39,7 @@ async def chat(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
 
 async def generate(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /api/generate."""
-    request = decode.generate(body)
+    request = await _read(decode.generate, body)
     model = backend.catalog.require(request.model)
     answering = await backend.serving.generate(model, request)
     return await _answer(answering, request.model, wire.generate, outcome, stream=request.stream)
@@ -43,8 +47,8 @@ async def generate(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
 
 async def embed(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /api/embed."""
-    request = decode.embed(body)
-    model = backend.catalog.require(request.model)
+    request = await _read(decode.embed, body)
+    model = embedding.require(backend.catalog, request.model)
     found = await embedding.embed(model, request, backend.upstreams)
     outcome.prompt_tokens = found.metrics.prompt_eval_count
     vectors = await embedding.as_json(found.vectors)
@@ -53,11 +57,16 @@ async def embed(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
 
 async def embeddings(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /api/embeddings, the older route."""
-    request = decode.embeddings(body)
-    model = backend.catalog.require(request.model, empty=ApiError(400, "model is required"))
-    vector = await embedding.embeddings(model, request.input[0] if request.input else "", backend.upstreams)
+    request = await _read(decode.embeddings, body)
+    model = embedding.require(backend.catalog, request.model, empty=ApiError(400, "model is required"))
+    vector = await embedding.embeddings(model, request, backend.upstreams)
     [text] = await embedding.as_json([vector]) if vector is not None else [b"[]"]
     return Reply(200, wire.JSON_TYPE, wire.embedding(text))
+
+
+async def _read(decoded: Callable[[bytes], Request], body: bytes) -> Request:
+    """A request; of a large body beside the event loop. Raises ApiError 400."""
+    return await asyncio.to_thread(decoded, body) if len(body) > LARGE else decoded(body)
 
 
 async def _answer(answering: Answering, asked: str, write: Writer, outcome: Outcome, *, stream: bool) -> Reply:

@@ -140,7 +140,9 @@ class Observer:
             if failed:
                 self.metrics.upstream_error(outcome.model, outcome.upstream)
         model = self._backend.catalog.find(outcome.model) if outcome.model else None
-        if model is not None and outcome.upstream and not left:
+        # Ollama says 500 of an option of the wrong type, or of a template that does not parse: the client's doing
+        blameless = outcome.status >= 500 and not failed
+        if model is not None and outcome.upstream and not left and not blameless:
             side = self._side(model, outcome.upstream)
             self.watch.answered(outcome.model, side, UPSTREAM_BROKE_OFF if failed else status, first, total)
 

@@ -21,6 +21,9 @@ from migrate.ollama.template import parse_template, render_chat, render_suffix
 if TYPE_CHECKING:
     import jinja2
 
+MAX_TEMPLATE = 64 << 10
+"""Characters of a request's own template; parsing that many takes a quarter of a second. Models have a fifth at most."""
+
 Render = Callable[[Sequence[Message], Sequence[Mapping[str, Any]], Think], str]
 """Messages in their final order, tools, think -> the prompt without the BOS that the tokenizer adds."""
 
@@ -68,11 +71,14 @@ class Prompts:
         return self._guarded(lambda: self._render(messages, tools, think))
 
     def render_template(self, template: str, messages: Sequence[Message], think: Think) -> str:
-        """With a request's own `template`. Raises ApiError: Ollama answers 500 to one that does not parse."""
+        """With a request's own `template`. Raises ApiError: Ollama answers 500 to one that does not parse. May take
+        seconds: to be called beside the event loop."""
+        _bounded(template)
         return self._guarded(lambda: render_chat(template, messages, think=_word(think), json_tools=self._json_tools))
 
     def render_suffix(self, template: str, prompt: str, suffix: str, think: Think) -> str:
-        """Fill in the middle."""
+        """Fill in the middle. With a request's own `template` it may take as long as `render_template`."""
+        _bounded(template)
         text = template or self._source.template or DEFAULT_TEMPLATE
         return self._guarded(lambda: render_suffix(parse_template(text), prompt, suffix, think=_word(think)))
 
@@ -139,6 +145,11 @@ class Prompts:
             raise ApiError(500, str(error) or type(error).__name__) from None
         except BadInput as error:
             raise ApiError(400, str(error)) from None
+
+
+def _bounded(template: str) -> None:
+    if len(template) > MAX_TEMPLATE:
+        raise ApiError(400, f"the template is longer than {MAX_TEMPLATE} characters")
 
 
 def _word(think: Think) -> Any:

@@ -21,6 +21,8 @@ from migrate.ollama.model import Parameter
 
 REQUEST = "the request"
 MIN_NUM_CTX = 4
+CACHED_CHARACTERS = 4096
+"""Options longer than that, of stop strings, are not kept."""
 OPEN_ENDED_CONTEXTS = 10
 """num_predict below 0, or beyond, means this many contexts (boundedNumPredict)."""
 
@@ -41,10 +43,12 @@ class Sampling:
     notes: Mapping[str, str]
 
 
-def sampling(model: ServedModel, options: Mapping[str, Any], *, keep_penalty: bool = False) -> Sampling:
+def sampling(model: ServedModel, options: Mapping[str, Any]) -> Sampling:
     """Of the model's parameters with a request's options on top. `options` are checked already (`check_options`)."""
     known = {name: value for name, value in options.items() if name in ollama_options.OPTIONS and value is not None}
-    return _sampling(_Key(model), json.dumps(known, sort_keys=True), keep_penalty)
+    text = json.dumps(known, sort_keys=True)
+    make = _sampling if len(text) <= CACHED_CHARACTERS else _sampling.__wrapped__
+    return make(_Key(model), text)
 
 
 class _Key:
@@ -61,7 +65,7 @@ class _Key:
 
 
 @lru_cache(maxsize=512)
-def _sampling(key: _Key, text: str, keep_penalty: bool) -> Sampling:
+def _sampling(key: _Key, text: str) -> Sampling:
     model, asked = key.model, json.loads(text)
     origins = {str(p["name"]): str(p.get("origin", "")) for p in model.source.parameters}
     merged = {**model.parameters, **asked}
@@ -71,7 +75,7 @@ def _sampling(key: _Key, text: str, keep_penalty: bool) -> Sampling:
         if value is not None
     ]
     ledger = Ledger()
-    mapped = parameters.map_sampling(effective, ledger, keep_penalty=keep_penalty)
+    mapped = parameters.map_sampling(effective, ledger, penalties=model.penalties)
     notes = {
         finding.item.split()[-1]: finding.reason
         for finding in ledger
@@ -91,6 +95,8 @@ def _sampling(key: _Key, text: str, keep_penalty: bool) -> Sampling:
         "presence_penalty": mapped.presence_penalty,
         "frequency_penalty": mapped.frequency_penalty,
     }
+    if model.penalties == "ollama":  # also where there are none, or the bundle's middleware would fill in the model's
+        body["vllm_xargs"] = mapped.penalties or dict(parameters.PENALTIES)
     if mapped.seed is not None:
         body["seed"] = mapped.seed
     body |= _stops(model, merged.get("stop") or [])

@@ -10,6 +10,7 @@ whose answers one of Ollama's built-in parsers would read (PARSER, or the GGUF's
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -87,7 +88,6 @@ class Serving:
         options = self._options(model, request.options)
         if not request.messages:
             return _single(model, clock, Chunk(done=True, done_reason="load"))
-        wanted = check_format(request.format)
         messages = model.prompts.messages(request.messages)
         kept = await truncation.chat_prompt(
             model, messages, request.tools, think, options.num_ctx, truncate=request.truncate
@@ -97,17 +97,20 @@ class Serving:
             return _single(model, clock, Chunk(rendered=kept.prompt, image_count=images))
         ask = _Ask(
             options,
-            wanted,
+            check_format(request.format),
             think,
             truncate=request.truncate,
             shift=request.shift,
             top_logprobs=request.top_logprobs if request.logprobs else None,
         )
         if images or self._needs_parser(model, request.tools, think):
-            dropped = max(kept.dropped - (len(messages) - len(request.messages)), 0)
-            chunks = self._conversation(
-                model, clock, ask, request.messages[dropped:], request.tools, kept.prompt, images
-            )
+            if request.truncate and not images and await self._is_full(model, kept.prompt, options):
+                room = truncation.shifted(model, options) - 1
+                kept = await truncation.chat_prompt(model, messages, request.tools, think, room, truncate=True)
+            # vLLM's template adds SYSTEM unless the first message is one, as the first that was kept is, if there is any
+            cut = kept.dropped > len(messages) - len(request.messages)
+            own = kept.messages if cut else request.messages
+            chunks = self._conversation(model, clock, ask, own, request.tools, kept.prompt, images)
             return Answering(model, clock, options.notes, chunks)
         ids = await self._ids(model, kept.prompt, ask)
         chunks = self._chat(model, clock, ask, kept, request.tools, ids)
@@ -164,23 +167,24 @@ class Serving:
         options = self._options(model, request.options)
         if not request.prompt:
             return _single(model, clock, Chunk(done=True, done_reason="load"))
-        wanted = check_format(request.format)
-        prompt, messages = await self._generate_prompt(model, request, think, options)
+        prompt = await self._generate_prompt(model, request, think, options)
         if request.debug_render_only:
             return _single(model, clock, Chunk(rendered=prompt, image_count=len(request.images)))
         ask = _Ask(
             options,
-            wanted,
+            check_format(request.format),
             think,
             truncate=request.truncate,
             shift=request.shift,
             top_logprobs=request.top_logprobs if request.logprobs else None,
             own_prompt=not (request.raw or request.template or request.suffix),
         )
-        if request.images:
-            if not messages:
-                raise ApiError(400, "images with raw, suffix or template cannot be sent to vLLM")
-            chunks = self._conversation(model, clock, ask, messages, (), prompt, len(request.images), whole=True)
+        plain = not (request.raw or request.template or request.suffix or request.context)
+        if request.images and not (plain and (request.context is None or not model.source.messages)):
+            raise ApiError(400, "images with raw, suffix, template or context cannot be sent to vLLM")
+        if request.images or (plain and model.parses_thinking):
+            system: list[Message] = [{"role": "system", "content": request.system}] if request.system else []
+            chunks = self._conversation(model, clock, ask, [*system, _user(request)], (), prompt, len(request.images))
             return Answering(model, clock, options.notes, chunks)
         ids = await self._ids(model, prompt, ask)
         chunks = self._generate(model, clock, ask, prompt, ids, raw=request.raw)
@@ -188,19 +192,20 @@ class Serving:
 
     async def _generate_prompt(
         self, model: ServedModel, request: GenerateRequest, think: Think, options: Sampling
-    ) -> tuple[str, Sequence[Message]]:
-        """The prompt, and the messages it was made of where that is how it was made."""
+    ) -> str:
+        prompts = model.prompts
         if request.raw:
-            return request.prompt, ()
+            return request.prompt
         before = model.tokens.decode(request.context) if request.context is not None else ""
         if request.suffix:
-            return before + model.prompts.render_suffix(request.template, request.prompt, request.suffix, think), ()
-        user: Message = {"role": "user", "content": request.prompt, "images": list(request.images)}
-        messages = model.prompts.messages([user], system=request.system, with_model=request.context is None)
+            return before + await asyncio.to_thread(
+                prompts.render_suffix, request.template, request.prompt, request.suffix, think
+            )
+        messages = prompts.messages([_user(request)], system=request.system, with_model=request.context is None)
         if request.template:
-            return before + model.prompts.render_template(request.template, messages, think), messages
+            return before + await asyncio.to_thread(prompts.render_template, request.template, messages, think)
         kept = await truncation.chat_prompt(model, messages, (), think, options.num_ctx, truncate=request.truncate)
-        return before + kept.prompt, kept.messages
+        return before + kept.prompt
 
     async def _generate(
         self, model: ServedModel, clock: Clock, ask: _Ask, prompt: str, ids: list[int], *, raw: bool
@@ -219,12 +224,17 @@ class Serving:
         known, unknown = check_options(options)
         for name in unknown:
             log.info("%s: option %.80r is not one of Ollama's: ignored", model.name.short, name)
-        return sampling(model, known, keep_penalty=self._config.keep_penalty)
+        return sampling(model, known)
 
     def _needs_parser(self, model: ServedModel, tools: Sequence[Any], think: Think) -> bool:
         if not model.reads_with_vllm:
             return False
         return bool(tools) or "thinking" in model.capabilities or model.is_harmony
+
+    async def _is_full(self, model: ServedModel, prompt: str, options: Sampling) -> bool:
+        """Whether the prompt leaves no room for an answer. Ollama cuts tokens out of its middle then; what goes by
+        vLLM's own template can lose whole messages only."""
+        return len(await model.tokens.encode_beside(model.prompts.with_bos(prompt))) >= options.num_ctx
 
     async def _ids(self, model: ServedModel, prompt: str, ask: _Ask) -> list[int]:
         text = model.prompts.with_bos(prompt, own=ask.own_prompt)
@@ -267,11 +277,11 @@ class Serving:
         tools: Sequence[Mapping[str, Any]],
         prompt: str,
         images: int,
-        *,
-        whole: bool = False,
     ) -> AsyncGenerator[Chunk]:
-        """By vLLM's own template and parsers. `whole`: `messages` hold SYSTEM and MESSAGE already."""
+        """By vLLM's own template and parsers. Raises ApiError 400 for a prompt that is too long."""
         count = None if images else len(await model.tokens.encode_beside(model.prompts.with_bos(prompt)))
+        if count is not None and count >= model.max_model_len and not model.is_harmony:
+            raise ApiError(400, truncation.refused_too_long(count, model.max_model_len))
         body = conversations.body(
             model,
             messages,
@@ -281,7 +291,6 @@ class Serving:
             ask.think,
             ask.top_logprobs,
             prompt_tokens=count,
-            whole=whole,
         )
         clock.sent = clock.sent or time.perf_counter_ns()
         events = self._upstreams.stream(model.upstream, "/v1/chat/completions", body)
@@ -316,6 +325,10 @@ def _think(model: ServedModel, asked: str, think: Think, *, relax: bool = False)
 def _require(model: ServedModel, capability: str, message: str | None = None) -> None:
     if capability not in model.capabilities:
         raise ApiError(400, message or f"{model.name} does not support {capability}")
+
+
+def _user(request: GenerateRequest) -> Message:
+    return {"role": "user", "content": request.prompt, "images": list(request.images)}
 
 
 def _single(model: ServedModel, clock: Clock, chunk: Chunk) -> Answering:

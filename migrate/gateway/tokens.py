@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from migrate.errors import BadInput, NotFound
+from migrate.gateway.types import ApiError
 from migrate.parity.vocabulary import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
@@ -50,10 +51,12 @@ class Tokens:
         return len(self.tokenizer.encode("", add_special_tokens=True).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens included."""
+        """Text of ids, special tokens included. Raises ApiError 400 for a number that is no token."""
+        if not all(0 <= number < self.size for number in ids):
+            raise ApiError(400, "a number of the context is no token of the model")
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
-    @property
+    @cached_property
     def size(self) -> int:
         return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
 

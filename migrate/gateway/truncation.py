@@ -13,6 +13,7 @@ from typing import Any
 
 from migrate.gateway.catalog import ServedModel
 from migrate.gateway.sampling import Sampling
+from migrate.gateway.tokens import THREAD_CHARACTERS
 from migrate.gateway.types import ApiError, Message, Think
 
 IMAGE_TOKENS = 768
@@ -22,7 +23,9 @@ TOO_LONG = (
     "context length in settings, or use a model with a longer context length"
 )
 _BESIDE = 64
-"""Messages from which the search for what fits runs beside the event loop."""
+"""Messages and tools from which a prompt is written beside the event loop: some 5 ms."""
+_MOST_TRIES = 512
+"""Prompts that are written one after the other in search of the one that fits: Ollama has no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +50,21 @@ async def chat_prompt(
 
     Only the prompt counts: no room is kept for the answer. Raises ApiError where the template fails.
     """
-    prompt = model.prompts.render(messages, tools, think)
+    large = len(messages) + len(tools) >= _BESIDE
+    render = model.prompts.render
+    prompt = await asyncio.to_thread(render, messages, tools, think) if large else render(messages, tools, think)
     if not truncate or len(messages) < 2 or await _fits(model, prompt, messages, num_ctx):
         return Kept(prompt, messages, 0)
     search = _Search(model, messages, tools, think, num_ctx)
-    return await asyncio.to_thread(search) if len(messages) >= _BESIDE else search()
+    return await asyncio.to_thread(search) if large or len(prompt) > THREAD_CHARACTERS else search()
 
 
 class _Search:
-    """The fewest messages to drop so that the rest fits; the count of tokens does not grow as messages go."""
+    """The fewest messages to drop so that the rest fits; the count of tokens does not grow as messages go.
+
+    Ollama tries one after the other. Some templates refuse conversations that begin in the middle, without a user's
+    message, say: as soon as one does, the rest is tried in Ollama's order, which ends with what fits or that error.
+    """
 
     def __init__(
         self,
@@ -71,13 +80,27 @@ class _Search:
         low, high = 1, len(self._messages) - 1
         while low < high:
             middle = (low + high) // 2
-            prompt, kept = self._without(middle)
-            if _count(self._model, prompt, kept) <= self._num_ctx:
+            try:
+                fits = self._fits(*self._without(middle))
+            except ApiError:
+                if high - low > _MOST_TRIES:
+                    raise
+                return self._one_by_one(low)
+            if fits:
                 high = middle
             else:
                 low = middle + 1
-        prompt, kept = self._without(high)
-        return Kept(prompt, kept, high)
+        return Kept(*self._without(high), high)
+
+    def _one_by_one(self, dropped: int) -> Kept:
+        prompt, kept = self._without(dropped)
+        while dropped < len(self._messages) - 1 and not self._fits(prompt, kept):
+            dropped += 1
+            prompt, kept = self._without(dropped)
+        return Kept(prompt, kept, dropped)
+
+    def _fits(self, prompt: str, kept: Sequence[Message]) -> bool:
+        return len(self._model.tokens.encode(prompt)) + _images(self._model, kept) <= self._num_ctx
 
     def _without(self, dropped: int) -> tuple[str, Sequence[Message]]:
         system = [message for message in self._messages[:dropped] if message["role"] == "system"]
@@ -89,10 +112,6 @@ async def _fits(model: ServedModel, prompt: str, messages: Sequence[Message], nu
     if len(prompt.encode()) + _images(model, messages) <= num_ctx:
         return True  # a token has at least one byte
     return len(await model.tokens.encode_beside(prompt)) + _images(model, messages) <= num_ctx
-
-
-def _count(model: ServedModel, prompt: str, messages: Sequence[Message]) -> int:
-    return len(model.tokens.encode(prompt)) + _images(model, messages)
 
 
 def _images(model: ServedModel, messages: Sequence[Message]) -> int:
@@ -110,13 +129,21 @@ def cut(model: ServedModel, ids: list[int], sampling: Sampling, *, truncate: boo
     if truncate and limit >= 1 and len(ids) > limit:
         if not shift:
             raise ApiError(400, TOO_LONG)
-        keep = sampling.num_keep if sampling.num_keep >= 0 else len(ids)
-        keep = min(keep + (1 if model.source.adds_bos else 0), limit)
-        room = sampling.num_ctx - max((sampling.num_ctx - keep) // 2, 1)
+        keep, room = _keep(model, sampling), shifted(model, sampling)
         return ids[:keep] + ids[keep + len(ids) - room :]
-    if len(ids) >= model.max_model_len:
-        raise ApiError(400, refused_too_long(len(ids), model.max_model_len))
+    if len(ids) >= sampling.num_ctx:
+        raise ApiError(400, refused_too_long(len(ids), sampling.num_ctx))
     return ids
+
+
+def _keep(model: ServedModel, sampling: Sampling) -> int:
+    limit = sampling.num_ctx - 1
+    return min(sampling.num_keep + (1 if model.source.adds_bos else 0), limit) if sampling.num_keep >= 0 else limit
+
+
+def shifted(model: ServedModel, sampling: Sampling) -> int:
+    """Tokens that are left of a prompt that was too long: half of what num_keep leaves goes."""
+    return sampling.num_ctx - max((sampling.num_ctx - _keep(model, sampling)) // 2, 1)
 
 
 def refused_too_long(tokens: int, context: int) -> str:

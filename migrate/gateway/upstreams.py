@@ -246,8 +246,18 @@ def _event(data: bytes) -> dict[str, Any]:
     if not isinstance(event, dict):
         raise UpstreamError(500, BROKEN.format(detail="an event of the model server is no object"))
     if "error" in event:
-        raise UpstreamError(500, BROKEN.format(detail=_message(event) or "unknown"))
+        raise _told(event)
     return event
+
+
+def _told(event: dict[str, Any]) -> ApiError:
+    """An error in the middle of a stream, or instead of it: a schema that no grammar can be made of is found out when
+    the head of the answer is sent already. What the client asked for wrongly does not count against the server."""
+    error, message = event["error"], _message(event) or "unknown"
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, int) and 400 <= code < 500:
+        return ApiError(code, message)
+    return UpstreamError(500, BROKEN.format(detail=message))
 
 
 def refusal(status: int, content: bytes) -> ApiError:

@@ -95,7 +95,8 @@ def generate(model: str, chunk: Chunk) -> bytes:
 
 def embed(model: str, vectors: Sequence[bytes], metrics: Metrics) -> bytes:
     """An answer of /api/embed; each vector is already JSON."""
-    tail = go_json({key: value for key, value in _metrics(metrics).items() if not key.endswith("eval_duration")})
+    told = ("total_duration", "load_duration", "prompt_eval_count")
+    tail = go_json({key: value for key, value in _metrics(metrics).items() if key in told})
     head = go_json({"model": model})[:-1] + b',"embeddings":[' + b",".join(vectors) + b"]"
     return head + (b"," + tail[1:] if len(tail) > 2 else b"}")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from migrate.findings import Ledger
-from migrate.mapping.migration import Migration
+from migrate.mapping.migration import PROCESSORS, Migration
 from migrate.vllm import tool_parsers
 
 BY_NAME = (
@@ -20,6 +20,7 @@ BY_NAME = (
     "port",
     "max-model-len",
     "middleware",
+    PROCESSORS,
     "enable-auto-tool-choice",
     "tool-call-parser",
     "tool-parser-plugin",

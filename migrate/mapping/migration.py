@@ -15,7 +15,7 @@ from migrate.gguf import eog
 from migrate.gguf.header import GGUFHeader
 from migrate.gguf.vocab import adds_bos
 from migrate.mapping.adapters import Adapter, map_adapter, model_names
-from migrate.mapping.parameters import Client, Sampling, map_context, map_sampling
+from migrate.mapping.parameters import PLUGIN, Client, Penalties, Sampling, map_context, map_sampling
 from migrate.mapping.prompt import ParserChoice, map_chat_template, map_parsers
 from migrate.mapping.stops import Stops, map_stops
 from migrate.mapping.weights import Way, choose_weights, map_given_tokenizer, map_tokenizer, map_weights
@@ -30,6 +30,8 @@ from migrate.vllm.generation import GenerationConfig
 from migrate.vllm.serve import Argument
 
 MIDDLEWARE = "migrate_defaults.RequestDefaults"
+PROCESSORS = "logits-processors"
+PROCESSOR = "ollama_penalties:OllamaPenalties"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Choices:
     """What the user may decide; everything else follows from the model."""
 
     client: Client = "native"
-    keep_penalty: bool = False
+    penalties: Penalties = "ollama"
     max_model_len: int | None = None
     loaded_context: int | None = None
     dtype: str | None = None
@@ -123,7 +125,7 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     header = model.gguf
     end_ids = eog.end_token_ids(header) if header else []
     special = eog.special_tokens(header) if header else {}
-    sampling = map_sampling(parameters, ledger, client=choices.client, keep_penalty=choices.keep_penalty)
+    sampling = map_sampling(parameters, ledger, client=choices.client, penalties=choices.penalties)
     stops = map_stops(values.get("stop"), special, end_ids, ledger)
     context_length = _context_length(model)
     max_model_len, context_origin = map_context(
@@ -147,7 +149,8 @@ def plan(model: OllamaModel, choices: Choices = Choices()) -> Migration:
     ledger.extend(options.ignored(model))
     ledger.extend(model_warnings(model))
     ledger.add("server address", Status.EQUIVALENT, "127.0.0.1:11434", f"{choices.host}:{choices.port}",
-               f"clients talk OpenAI's API to vLLM {version.version}; Ollama's /api routes answer 404")  # fmt: skip
+               f"clients talk OpenAI's API to vLLM {version.version}; Ollama's /api routes answer 404",
+               "`migrate gateway serve` answers them, and clients change nothing")  # fmt: skip
     return Migration(
         model,
         choices,
@@ -318,6 +321,8 @@ def _request_defaults(sampling: Sampling, stops: Stops) -> dict[str, Any]:
         defaults["stop"] = list(stops.strings)
     if sampling.seed is not None:
         defaults["seed"] = sampling.seed
+    if sampling.penalties:
+        defaults["vllm_xargs"] = dict(sampling.penalties)
     return defaults
 
 
@@ -364,8 +369,12 @@ def _arguments(
             Argument("chat-template", "./model/chat_template.jinja", "TEMPLATE, SYSTEM and MESSAGE"),
             Argument("chat-template-content-format", "string", "the template prints message.content"),
         ]
+    if "vllm_xargs" in defaults:
+        arguments.append(
+            Argument(PROCESSORS, [PROCESSOR], f"penalties as Ollama has them: {PLUGIN}, needs PYTHONPATH=.")
+        )
     if defaults:
-        what = " and ".join(f"PARAMETER {key}" for key in defaults)
+        what = ", ".join("penalties" if key == "vllm_xargs" else f"PARAMETER {key}" for key in defaults)
         arguments.append(Argument("middleware", [MIDDLEWARE], f"{what}: migrate_defaults.py, needs PYTHONPATH=."))
     return arguments
 

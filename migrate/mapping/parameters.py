@@ -16,6 +16,17 @@ from migrate.ollama.model import Parameter
 from migrate.vllm import versions
 
 Client = Literal["native", "openai"]
+Penalties = Literal["ollama", "vllm", "none"]
+"""Ollama's rule, by the plugin in the bundle; vLLM's own, with the same numbers; the same without repeat_penalty."""
+
+PLUGIN = "ollama_penalties.py"
+PENALTIES: Mapping[str, float] = {
+    "repeat_penalty": 1.0,
+    "repeat_last_n": 64,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""What the plugin takes, under Ollama's names, and what means nothing is penalised."""
 
 
 @dataclass(slots=True)
@@ -32,22 +43,33 @@ class Sampling:
     max_new_tokens: int | None = None
     seed: int | None = None
     stop: list[str] = field(default_factory=list)
+    penalties: dict[str, float] = field(default_factory=dict)
+    """For the plugin, all four of `PENALTIES`; {} where nothing is penalised, or the plugin is not wanted."""
 
 
 def map_sampling(
-    parameters: Sequence[Parameter], ledger: Ledger, *, client: Client = "native", keep_penalty: bool = False
+    parameters: Sequence[Parameter], ledger: Ledger, *, client: Client = "native", penalties: Penalties = "ollama"
 ) -> Sampling:
     """All parameters but num_ctx and stop, which need the model (see `context` and `stops`)."""
     sampling = Sampling()
     values = {p.name: p.value for p in parameters}
+    if penalties == "ollama" and is_penalised(values):
+        sampling.penalties = {name: values.get(name, off) for name, off in PENALTIES.items()}
     for p in parameters:
         if p.name in ("num_ctx", "stop"):
             continue
         if rule := _RULES.get(p.name):
-            rule(_Row(p, values, ledger, sampling, client, keep_penalty))
+            rule(_Row(p, values, ledger, sampling, client, penalties))
         elif not p.is_default:
             _without_counterpart(p, ledger)
     return sampling
+
+
+def is_penalised(values: Mapping[str, Any]) -> bool:
+    """Whether any of Ollama's penalties does anything. One of 0 or less is none of llama.cpp's."""
+    if int(values.get("repeat_last_n", 64)) == 0 or float(values.get("repeat_penalty", 1.0)) <= 0:
+        return False
+    return any(float(values.get(name, off)) != off for name, off in PENALTIES.items() if name != "repeat_last_n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +79,7 @@ class _Row:
     ledger: Ledger
     out: Sampling
     client: Client
-    keep_penalty: bool
+    penalties: Penalties
 
     def note(self, status: Status, target: object, reason: str = "", action: str = "") -> None:
         p = self.parameter
@@ -128,7 +150,9 @@ def _repeat_penalty(row: _Row) -> None:
         row.note(Status.EXACT, "repetition_penalty 1.0", "" if value == 1.0 else "repeat_last_n 0 switches it off")
     elif value <= 0:
         row.note(Status.DROPPED, "repetition_penalty 1.0", "vLLM refuses a penalty of 0 or less")
-    elif row.keep_penalty:
+    elif row.out.penalties:
+        row.note(Status.EXACT, f"vllm_xargs repeat_penalty {_show(value)}", f"{BY_PLUGIN} {_window(window)}")
+    elif row.penalties == "vllm":
         row.out.repetition_penalty = value
         row.note(
             Status.APPROXIMATE,
@@ -142,8 +166,11 @@ def _repeat_penalty(row: _Row) -> None:
             "repetition_penalty 1.0",
             f"Ollama penalises {_window(window)}, vLLM the whole prompt and answer: the same number would "
             "penalise most words in use",
-            "convert with --keep-penalty to carry the number over all the same",
+            "convert with --penalties ollama to have Ollama's rule",
         )
+
+
+BY_PLUGIN = "Ollama's own rule, by the logits processor in ollama_penalties.py, over"
 
 
 def _window(tokens: int) -> str:
@@ -156,6 +183,8 @@ def _counted_penalty(row: _Row) -> None:
     bounded = min(max(value, -2.0), 2.0)
     if value == 0 or window == 0:
         row.note(Status.EXACT, f"{name} 0", "" if value == 0 else "repeat_last_n 0 switches it off")
+    elif row.out.penalties:
+        row.note(Status.EXACT, f"vllm_xargs {name} {_show(value)}", f"{BY_PLUGIN} {_window(window)}")
     else:
         setattr(row.out, name, bounded)
         reason = f"Ollama counts {_window(window)} including the prompt, vLLM all generated tokens"
@@ -204,8 +233,14 @@ def _typical_p(row: _Row) -> None:
 
 
 def _repeat_last_n(row: _Row) -> None:
-    if not row.parameter.is_default:
-        row.note(Status.DROPPED, "", "the window of the penalties; vLLM has none (see repeat_penalty)")
+    if row.out.penalties:
+        row.note(Status.EXACT, f"vllm_xargs repeat_last_n {row.parameter.value}", "the window of the penalties")
+    elif row.parameter.is_default:
+        return
+    elif not is_penalised(row.values):
+        row.note(Status.EXACT, "", "nothing is penalised")
+    else:
+        row.note(Status.DROPPED, "", "the window of the penalties; vLLM's own have none (see repeat_penalty)")
 
 
 _RULES: dict[str, Callable[[_Row], None]] = {

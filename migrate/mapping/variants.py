@@ -17,7 +17,7 @@ from migrate.errors import Refused, UsageError
 from migrate.findings import Finding, Ledger, Status
 from migrate.mapping import adapters
 from migrate.mapping.groups import BY_NAME, has_adapter, tool_parser
-from migrate.mapping.migration import MIDDLEWARE, Migration
+from migrate.mapping.migration import MIDDLEWARE, PROCESSORS, Migration
 from migrate.ollama import capabilities
 from migrate.vllm import versions
 from migrate.vllm.generation import GenerationConfig
@@ -33,7 +33,7 @@ SAMPLING = (
     "frequency_penalty",
 )
 """Defaults of generation_config.json that a request can carry itself."""
-ANTHROPIC = ("temperature", "top_k", "top_p", "stop", "max_tokens", "seed")
+ANTHROPIC = ("temperature", "top_k", "top_p", "stop", "max_tokens", "seed", "vllm_xargs")
 """Of what the middleware fills in, what /v1/messages has a field for, and the seed, which changes no distribution."""
 
 
@@ -267,9 +267,12 @@ def _arguments(
         "served-model-name": _names(migrations, directories),
         "max-model-len": [Argument("max-model-len", longest, f"the longest of all, {longest_name}'s")],
         "middleware": [],
+        PROCESSORS: [],
     }
     kept = [a for a in first.arguments if a.name not in BY_NAME or a.name in ("model", "host", "port", *made)]
     arguments = [new for argument in kept for new in made.get(argument.name, [argument])]
+    if processor := next((a for m in migrations for a in m.arguments if a.name == PROCESSORS), None):
+        arguments.append(processor)
     if middleware:
         origin = "what each name's requests get: migrate_defaults.py, needs PYTHONPATH=."
         arguments.append(Argument("middleware", [MIDDLEWARE], origin))

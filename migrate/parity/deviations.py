@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Literal
 
 from migrate.errors import BadInput, TemplateError
+from migrate.mapping.parameters import PLUGIN
 from migrate.ollama import options
 from migrate.ollama.template import parse_template, render_chat
 from migrate.parity.clients.rule import answers, embeds, thinks
@@ -221,7 +222,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
               concerns=lambda facts: answers(facts) and _default(facts, "repeat_penalty")),
     Deviation("penalties-sampled", (S,), "explains",
               "the penalties of this model look at the last 64 tokens in Ollama and at everything in vLLM, so "
-              "sampled answers may differ", "ollama.md section 3.4", concerns=_penalties),
+              "sampled answers may differ", "ollama.md section 3.4",
+              concerns=lambda facts: _penalties(facts) and PLUGIN not in facts.files),
     Deviation("penalties-ignored", (S,), "explains", "Ollama before 0.30 ignores all penalties for this architecture",
               "ollama.md section 0", before="0.30.0",
               concerns=lambda facts: facts.source.architecture in OLD_ENGINE and _penalties(facts)),

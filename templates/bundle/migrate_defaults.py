@@ -50,6 +50,8 @@ FIELDS = {
     },
 }
 """What a route calls a field otherwise; None: it has no such field."""
+MERGED = ("chat_template_kwargs", "stop_token_ids", "vllm_xargs")
+"""Fields that hold what the request says and what the model does."""
 
 
 class Refusal(Exception):
@@ -131,7 +133,8 @@ def with_defaults(body, kind):
 
 def plain(request):
     """What one model's request lacks."""
-    return {key: value for key, value in DEFAULTS.items() if request.get(key) is None}
+    missing = {key: value for key, value in DEFAULTS.items() if key not in MERGED and request.get(key) is None}
+    return missing | arguments(request, DEFAULTS)
 
 
 def by_name(request, kind):
@@ -151,15 +154,26 @@ def by_name(request, kind):
     missing = {}
     for key, value in own.items():
         field = fields.get(key, key)
-        if field is not None and key not in ("chat_template_kwargs", "stop_token_ids") and request.get(field) is None:
+        if field is not None and key not in MERGED and request.get(field) is None:
             missing[field] = value
     if request.get("max_completion_tokens") is not None:
         missing.pop("max_tokens", None)
+    missing |= arguments(request, own)
     if "chat_template_kwargs" not in fields:
         missing |= kwargs(request, own)
     if "stop_token_ids" not in fields:
         missing |= end_tokens(request, own)
     return missing
+
+
+def arguments(request, own):
+    """Penalties for ollama_penalties.py; one that the request asks of vLLM itself is not there twice."""
+    given = request.get("vllm_xargs") or {}
+    if not own.get("vllm_xargs") or not isinstance(given, dict):
+        return {}
+    other = {"repeat_penalty": "repetition_penalty"}
+    kept = {key: value for key, value in own["vllm_xargs"].items() if request.get(other.get(key, key)) is None}
+    return {"vllm_xargs": kept | given}
 
 
 def kwargs(request, own):

@@ -179,28 +179,28 @@ class _Window:
         self._start()
 
     def _start(self):
-        known = len(self._output)
-        while known and self._output[known - 1] < 0:
-            known -= 1
+        known = self._known()
         tail = self._output[max(0, known - self._size) : known]
         if (missing := min(self._size - len(tail), len(self._prompt))) > 0:
             tail = [*self._prompt[len(self._prompt) - missing :], *tail]
-        self._seen, self._last = known, self._output[known - 1] if known else None
-        self._total = len(tail)
+        self._seen, self._total = known, len(tail)
         self._ring = np.empty(min(self._size, max(64, 2 * len(tail))), dtype=np.int64)
         self._ring[: len(tail)] = tail
 
+    def _known(self):
+        """How much of the answer is there: what is not sampled yet stands as -1 at its end."""
+        known = len(self._output)
+        while known and self._output[known - 1] < 0:
+            known -= 1
+        return known
+
     def ids(self):
         """The window's tokens, in any order."""
-        output, seen = self._output, self._seen
-        # after a failed transfer of the cache vLLM takes tokens back
-        if len(output) < seen or (seen and output[seen - 1] != self._last):
+        known = self._known()
+        if known < self._seen:  # after a failed transfer of the cache vLLM takes tokens back
             self._start()
-        elif len(output) > seen:
-            for token in output[seen:]:
-                if token < 0:  # not sampled yet; none is left by the time the sampler runs
-                    break
-                self._add(token)
+        for token in self._output[self._seen : known]:
+            self._add(token)
         return self._ring[: min(self._total, self._size)]
 
     def _add(self, token):
@@ -211,7 +211,6 @@ class _Window:
         self._ring[self._total % self._size] = token
         self._total += 1
         self._seen += 1
-        self._last = token
 
 
 class _Slots:

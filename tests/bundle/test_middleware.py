@@ -225,3 +225,26 @@ def test_an_error_on_anthropics_route_has_its_form(tmp_path: Path) -> None:
         "error",
         "invalid_request_error",
     )
+
+
+PENALTIES = {"repeat_penalty": 1.1, "repeat_last_n": 64, "presence_penalty": 0.0, "frequency_penalty": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("asked", "arrives"),
+    [
+        ({}, PENALTIES),
+        ({"vllm_xargs": {"other": 1}}, PENALTIES | {"other": 1}),
+        ({"vllm_xargs": {"repeat_penalty": 1.0}}, PENALTIES | {"repeat_penalty": 1.0}),
+        # of one kind a request's own, which vLLM applies, and not the model's as well
+        ({"frequency_penalty": 1.0}, {k: v for k, v in PENALTIES.items() if k != "frequency_penalty"}),
+        ({"repetition_penalty": 1.2}, {k: v for k, v in PENALTIES.items() if k != "repeat_penalty"}),
+    ],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_penalties(tmp_path: Path, asked: dict[str, Any], arrives: dict[str, Any], named: bool) -> None:
+    own = {"vllm_xargs": PENALTIES}
+    by_name = {"default": "bot", "without_tools": [], "variants": {"bot": own}}
+    call = middleware(tmp_path, by_name if named else own)
+    body, _ = call(json.dumps({"model": "bot", **asked}).encode())
+    assert json.loads(body)["vllm_xargs"] == arrives

@@ -52,6 +52,7 @@ def test_one_checkpoint_and_a_template_each(bundle: Path) -> None:
         "gateway.yaml",
         "migrate_defaults.py",
         "migration.json",
+        "ollama_penalties.py",
         "model/chat_template.jinja",
         "model/config.json",
         "model/generation_config.json",
@@ -107,7 +108,10 @@ def test_the_target_is_the_server(bundle: Path) -> None:
     served = [name for variant in manifest.variants for name in variant.served_model_name]
     assert manifest.target.served_model_name == serve["served-model-name"] == served
     assert manifest.target.max_model_len == serve["max-model-len"] == 1024
-    assert manifest.target.request_defaults == {"stop": ["User:"], "seed": 42}
+    first = manifest.variants[0].request_defaults
+    assert manifest.target.request_defaults.items() <= first.items()
+    assert first["vllm_xargs"]["repeat_penalty"] == 1.1
+    assert serve["logits-processors"] == ["ollama_penalties:OllamaPenalties"]
     assert serve["middleware"] == ["migrate_defaults.RequestDefaults"]
     defaults = read(bundle, "request_defaults.json")
     assert {v.name: v.request_defaults for v in manifest.variants}.items() <= defaults["variants"].items()

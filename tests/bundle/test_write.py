@@ -49,6 +49,7 @@ def test_everything_is_there(bundle: Path) -> None:
         "MIGRATION.md",
         "migrate_defaults.py",
         "migration.json",
+        "ollama_penalties.py",
         "model/chat_template.jinja",
         "model/config.json",
         "model/generation_config.json",
@@ -70,7 +71,8 @@ def test_manifest_says_what_the_files_are(bundle: Path) -> None:
         name: digest for name, digest in on_disk.items() if name != "migration.json"
     }
     assert manifest.source.digests["model"].startswith("sha256:")
-    assert manifest.target.request_defaults == {"stop": ["User:"], "seed": 42}
+    penalties = {"repeat_penalty": 1.1, "repeat_last_n": 64, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    assert manifest.target.request_defaults == {"stop": ["User:"], "seed": 42, "vllm_xargs": penalties}
 
 
 def test_parameters_arrive(bundle: Path) -> None:
@@ -86,6 +88,7 @@ def test_parameters_arrive(bundle: Path) -> None:
     assert arguments["served-model-name"] == ["support-bot", "support-bot:latest"]
     assert arguments["host"] == "127.0.0.1"
     assert arguments["middleware"] == ["migrate_defaults.RequestDefaults"]
+    assert arguments["logits-processors"] == ["ollama_penalties:OllamaPenalties"]
     assert "PARAMETER num_ctx 1024" in (bundle / "serve.yaml").read_text()
 
 

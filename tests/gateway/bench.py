@@ -20,12 +20,14 @@ from typing import Any, TypeVar
 
 import httpx
 
+from migrate.bundle import write
 from migrate.bundle.format import Source
 from migrate.cli import sets
 from migrate.gateway.app import build
 from migrate.gateway.catalog import Catalog, read_catalog
 from migrate.gateway.config import Config
-from migrate.mapping.migration import Choices
+from migrate.mapping.migration import Choices, plan
+from migrate.ollama.store import Store
 from tests.conftest import REPO
 from tests.ollama.replay import serving
 
@@ -50,6 +52,14 @@ def converted(store: Path, output: Path) -> Path:
 
     found = sets.find([], lambda name: Choices(dtype="float32"), every=True, models_dir=store, host=None)
     sets.write_groups(found, output, every=True, force=False, progress=quiet)
+    return output
+
+
+def alone(store: Path, output: Path, *names: str) -> Path:
+    """A bundle each, as the recorded vLLMs served them: in a set, requests name the variant."""
+    output.mkdir()
+    for name in names:
+        write.write(plan(Store(store).load(name), Choices(dtype="float32")), output / name)
     return output
 
 
@@ -100,13 +110,24 @@ def source(**facts: Any) -> Source:
     return Source.model_validate(plain | facts)
 
 
+_CATALOGS: dict[str, Catalog] = {}
+
+
+def _read(configuration: Config) -> Catalog:
+    """Bundles are read once, not for each request of a test."""
+    key = repr((configuration.models, configuration.tools, configuration.keep_penalty, configuration.root))
+    if key not in _CATALOGS:
+        _CATALOGS[key] = read_catalog(configuration)
+    return _CATALOGS[key]
+
+
 # ---- the gateway -----------------------------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
 async def gateway(configuration: Config) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application itself: answers come whole, nothing goes over a socket."""
-    app = build(configuration)
+    app = build(configuration, catalog=_read(configuration))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client,
@@ -135,7 +156,7 @@ def listening(configuration: Config) -> Iterator[str]:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     settings: dict[str, Any] = {"log_config": None, "access_log": False, "ws": "none", "timeout_graceful_shutdown": 2}
-    server = uvicorn.Server(uvicorn.Config(build(configuration), port=port, lifespan="on", **settings))
+    server = uvicorn.Server(uvicorn.Config(build(configuration, catalog=_read(configuration)), port=port, lifespan="on", **settings))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -169,7 +190,7 @@ def events(name: str) -> list[dict[str, Any]]:
 @dataclass
 class Vllm:
     """`asked`: (path, body) of every request. `fault` says what goes wrong with answers under /v1: "" nothing, "closed" no
-    byte comes, "status" 500, "cut" the connection breaks after the third event, "silent" nothing comes after that,
+    byte comes, "status" 500, "cut" the connection breaks after six events, "silent" nothing comes after that,
     "slow" every event waits 50 ms. `left` is set when a client goes away before the end."""
 
     url: str = ""
@@ -182,7 +203,7 @@ class Vllm:
 @contextlib.contextmanager
 def vllm(*names: str) -> Iterator[Vllm]:
     """Runs it with the recordings of these names, or all."""
-    known = {_key(row["path"], row["body"]): row for row in [*recorded(*names), *recorded("verify")]}
+    known = {key(row["path"], row["body"]): row for row in [*recorded(*names), *recorded("verify")]}
     state = Vllm()
 
     class Handler(BaseHTTPRequestHandler):
@@ -199,7 +220,7 @@ def vllm(*names: str) -> Iterator[Vllm]:
                     self._send(500, "application/json", b'{"error": {"message": "the engine is dead"}}')
                 self.close_connection = True
                 return
-            row = known.get(_key(self.path, body))
+            row = known.get(key(self.path, body))
             if self.path == "/health":
                 self._send(200, "text/plain", b"")
             elif row is None:
@@ -224,10 +245,10 @@ def vllm(*names: str) -> Iterator[Vllm]:
             self.end_headers()
             try:
                 for number, event in enumerate(part + b"\n\n" for part in body.split(b"\n\n") if part):
-                    if number == 3 and state.fault == "cut":
+                    if number == 6 and state.fault == "cut":
                         self.close_connection = True
                         return
-                    if number == 3 and state.fault == "silent":
+                    if number == 6 and state.fault == "silent":
                         time.sleep(5)
                     if state.fault == "slow":
                         time.sleep(0.05)
@@ -247,7 +268,7 @@ def vllm(*names: str) -> Iterator[Vllm]:
         yield state
 
 
-def _key(path: str, body: Any) -> str:
+def key(path: str, body: Any) -> str:
     return json.dumps([path, body], sort_keys=True)
 
 

@@ -23,6 +23,13 @@ def modern_bundles(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
+def alone(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of support-bot, renderer-bot and legacy-bot, none in a set."""
+    store, output = shared / "ollama" / "store", tmp_path_factory.mktemp("alone") / "out"
+    return bench.alone(store, output, "support-bot", "renderer-bot", "legacy-bot")
+
+
+@pytest.fixture(scope="session")
 def catalog(bundles: Path) -> Catalog:
     return bench.catalog(bundles)
 

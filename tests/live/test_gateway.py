@@ -27,21 +27,16 @@ from tests.ollama.replay import recordings
 pytestmark = pytest.mark.live
 
 TEXT = {"text", "context", "logprobs", "prompt_eval_count", "eval_count"}
-PENALTY = "PARAMETER repeat_penalty 1.1: Ollama penalises the last 64 tokens, vLLM cannot"
+TIE = "a near tie: ' orange' and ' black' lie 0.0008 apart (chat/support-bot/5 shows both logarithms)"
 DIFFERENT: Mapping[str, tuple[set[str], str]] = {
     "ps": ({"first keys", "last keys"}, "recorded before a model was loaded: vLLM has its models loaded always"),
     "show-verbose/support-bot": (
         {"first keys", "last keys"},
         "tokenizer.ggml.token_type: the bundle's tokenizer.json does not tell all of llama.cpp's kinds of tokens",
     ),
-    "chat-stream/child-bot": ({"text"}, PENALTY),
-    "generate/child-bot": ({"text", "context"}, PENALTY),
-    "chat-stream/support-bot": ({"text"}, PENALTY),
-    "generate/support-bot": ({"text", "context"}, PENALTY),
-    "generate-stream": ({"text", "context"}, PENALTY),
-    "generate-system": ({"text", "context"}, PENALTY),
-    "chat-stop-option": ({"text"}, PENALTY),
-    "chat-format-json": ({"text"}, PENALTY),
+    "chat-stream/support-bot": ({"text"}, TIE),
+    "generate-stream": ({"text", "context"}, TIE),
+    "chat-stop-option": ({"text"}, TIE),
     "chat/gemma-bot": (
         {"first keys", "last keys", "done_reason", "text", *TEXT},
         "random weights: Ollama's stream ended without a last message",

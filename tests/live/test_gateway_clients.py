@@ -31,6 +31,8 @@ QUESTION = "What is the capital of Peru?"
 ANSWER = "The capital of Peru is Lima."
 COUNTS = (87, 8)
 """Tokens of the prompt and of the answer, as Ollama counted them (recording chat/support-bot/1)."""
+Plain = tuple[str, tuple[int, int]]
+"""Text and counts of an answer."""
 
 CALL = {"name": "get_weather", "arguments": {"city": "Prague"}}
 """What the small model writes when it is asked for the weather in Oslo, tools or not."""
@@ -44,8 +46,8 @@ EMBEDS = ("embeds", "embeds_asynchronously")
 @pytest.fixture(scope="module")
 def recorded(shared: Path) -> Recorded:
     """name -> request and answer of a recording."""
-    rows = recordings(shared / "ollama/recordings.jsonl", shared / "ollama/modern/recordings.jsonl")
-    return {row["name"]: row for row in rows}
+    rows = recordings(shared / "ollama/modern/recordings.jsonl", shared / "ollama/recordings.jsonl")
+    return {row["name"]: row for row in rows}  # names that both have mean the first store's
 
 
 def said(recorded: Recorded, name: str) -> dict[str, Any]:
@@ -148,6 +150,19 @@ def counts(answer: Mapping[str, Any]) -> tuple[int, int]:
         if names[0] in usage:
             return usage[names[0]], usage[names[1]]
     raise AssertionError(f"no counts in {answer}")
+
+
+@pytest.fixture(scope="module")
+def plain(given: dict[str, Any], gateway_support: Running) -> Plain:
+    """What /api/chat answers without any client: greedily, all else as the Modelfile has it.
+
+    That is what clients get that set no repeat_penalty; with it at 1 the answer is the recorded one.
+    """
+    body = {"model": given["model"], "messages": given["messages"], "options": {"temperature": 0}, "stream": False}
+    answer = httpx.post(f"{gateway_support.url}/api/chat", json=body, timeout=60).raise_for_status().json()
+    assert answer["message"]["content"].startswith("The capital of ")
+    assert counts(answer)[0] == COUNTS[0]
+    return answer["message"]["content"], counts(answer)
 
 
 def error(seen: Seen, name: str) -> tuple[str, int | None]:
@@ -286,14 +301,15 @@ def test_list_show_ps(native: Seen, recorded: Recorded) -> None:
     listed = {model["model"]: model for model in native["list"]["models"]}
     assert set(listed) == {"support-bot:latest", "tool-bot:latest"}
     ollamas = next(m for m in said(recorded, "tags")["models"] if m["model"] == "support-bot:latest")
-    assert {k: listed["support-bot:latest"][k] for k in ("digest", "size")} == {
-        k: ollamas[k] for k in ("digest", "size")
-    }
+    for key in ("digest", "size"):
+        assert listed["support-bot:latest"][key] == ollamas[key]
     assert listed["tool-bot:latest"]["details"]["parent_model"] == "support-bot:latest"
 
     shown, recording = native["show"], said(recorded, "show/support-bot")
-    for key in ("template", "parameters", "license"):
+    for key in ("template", "license"):
         assert shown[key] == recording[key]
+    lines = [sorted(about["parameters"].splitlines()) for about in (shown, recording)]
+    assert lines[0] == lines[1], "Ollama's own order is a Go map's"
     assert shown["capabilities"] == ["completion", "tools"]
     info = shown.get("model_info") or shown["modelinfo"]
     assert info["llama.context_length"] == recording["model_info"]["llama.context_length"]
@@ -320,7 +336,7 @@ ERRORS = {
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors(name: str, native: Seen) -> None:
     status, text = ERRORS[name]
-    kind = OLLAMA_ERROR if "error_address" in native else "ResponseError"
+    kind = "ResponseError" if "node" in native["versions"] else OLLAMA_ERROR
     assert error(native, name) == (kind, status)
     assert text in native[name]["text"]
 
@@ -356,23 +372,23 @@ def test_the_versions_that_were_run(ollama: Seen, npm: Seen) -> None:
 # ---- LangChain and LlamaIndex ---------------------------------------------------------------------------------------
 
 
-def test_langchain_chat(langchain: Seen) -> None:
+def test_langchain_chat(langchain: Seen, plain: Plain) -> None:
     for answer in (langchain["invoke"], langchain["ainvoke"], *langchain["batch"]):
-        assert (answer["content"], counts(answer)) == (ANSWER, COUNTS)
+        assert (answer["content"], counts(answer)) == plain
         assert answer["about"]["done_reason"] == "stop"
     for name in ("stream", "astream"):
         assert len([part for part in langchain[name] if part["content"]]) > 3
-        assert "".join(part["content"] for part in langchain[name]) == ANSWER
-        assert [counts(part) for part in langchain[name] if part["usage"]] == [COUNTS]
-    assert langchain["llm"] == "".join(langchain["llm_stream"]) == ANSWER
+        assert "".join(part["content"] for part in langchain[name]) == plain[0]
+        assert [counts(part) for part in langchain[name] if part["usage"]] == [plain[1]]
+    assert langchain["llm"] == "".join(langchain["llm_stream"]) == plain[0]
     assert len(langchain["llm_stream"]) > 3
 
 
-def test_langchain_options(langchain: Seen) -> None:
+def test_langchain_options(langchain: Seen, plain: Plain) -> None:
     assert (langchain["limited"]["content"], counts(langchain["limited"])) == ("The capital of", (COUNTS[0], 3))
     assert langchain["limited"]["about"]["done_reason"] == "length"
     assert (langchain["stop"]["content"], langchain["stop"]["about"]["done_reason"]) == ("The capital", "stop")
-    assert "".join(langchain["logprobs"]) == ANSWER
+    assert "".join(langchain["logprobs"]) == plain[0]
     assert isinstance(json.loads(langchain["json"]["content"]), dict)
 
 
@@ -397,15 +413,15 @@ def test_langchain_errors(langchain: Seen) -> None:
     assert "Model `nobody` not found in Ollama" in langchain["error_validate"]["text"]
 
 
-def test_llamaindex_chat(llamaindex: Seen) -> None:
+def test_llamaindex_chat(llamaindex: Seen, plain: Plain) -> None:
     for answer in (llamaindex["chat"], llamaindex["achat"]):
-        assert (answer["content"], counts(answer), answer["done_reason"]) == (ANSWER, COUNTS, "stop")
+        assert (answer["content"], counts(answer), answer["done_reason"]) == (*plain, "stop")
     for name in ("stream", "astream"):
         parts = llamaindex[name]
         assert len([part for part in parts if part["delta"]]) > 3
-        assert "".join(part["delta"] for part in parts) == parts[-1]["content"] == ANSWER
-        assert [counts(part) for part in parts if part["usage"]] == [COUNTS]
-    assert llamaindex["complete"] == llamaindex["acomplete"] == "".join(llamaindex["stream_complete"]) == ANSWER
+        assert "".join(part["delta"] for part in parts) == parts[-1]["content"] == plain[0]
+        assert [counts(part) for part in parts if part["usage"]] == [plain[1]]
+    assert llamaindex["complete"] == llamaindex["acomplete"] == "".join(llamaindex["stream_complete"]) == plain[0]
     assert (llamaindex["limited"]["content"], counts(llamaindex["limited"])) == ("The capital of", (COUNTS[0], 3))
 
 
@@ -434,26 +450,26 @@ def choice(answer: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_openai_chat(openai: Seen) -> None:
+def test_openai_chat(openai: Seen, plain: Plain) -> None:
     for answer in (openai["chat"], openai["async_chat"]):
-        assert (choice(answer)["message"]["content"], choice(answer)["finish_reason"]) == (ANSWER, "stop")
-        assert counts(answer) == COUNTS
+        assert (choice(answer)["message"]["content"], choice(answer)["finish_reason"]) == (plain[0], "stop")
+        assert counts(answer) == plain[1]
     assert (choice(openai["short"])["message"]["content"], counts(openai["short"])[1]) == ("The capital of", 3)
     assert choice(openai["short"])["finish_reason"] == "length"
     tokens = choice(openai["logprobs"])["logprobs"]["content"]
-    assert "".join(entry["token"] for entry in tokens) == ANSWER
+    assert "".join(entry["token"] for entry in tokens) == plain[0]
     assert all(len(entry["top_logprobs"]) == 2 for entry in tokens)
 
 
-def test_openai_stream(openai: Seen) -> None:
+def test_openai_stream(openai: Seen, plain: Plain) -> None:
     *parts, last = openai["stream"]
-    assert (last["choices"], counts(last)) == ([], COUNTS)
+    assert (last["choices"], counts(last)) == ([], plain[1])
     for chunks in (parts, openai["async_stream"]):
         pieces = [choice(part)["delta"]["content"] for part in chunks if part["choices"]]
         assert len(pieces) > 3
-        assert "".join(piece or "" for piece in pieces) == ANSWER
+        assert "".join(piece or "" for piece in pieces) == plain[0]
         assert [choice(part)["finish_reason"] for part in chunks][-1] == "stop"
-    assert choice(openai["helper"]["final"])["message"]["content"] == ANSWER
+    assert choice(openai["helper"]["final"])["message"]["content"] == plain[0]
     assert openai["helper"]["events"][-1] == "content.done"
 
 
@@ -473,21 +489,21 @@ def test_openai_tools(openai: Seen) -> None:
     assert counts(openai["tools_after"])[0] > TOOL_COUNTS[0]
 
 
-def test_openai_completions(openai: Seen) -> None:
+def test_openai_completions(openai: Seen, plain: Plain) -> None:
     """As with Ollama the prompt goes through the TEMPLATE."""
-    assert (choice(openai["completion"])["text"], counts(openai["completion"])) == (ANSWER, COUNTS)
-    assert "".join(choice(part)["text"] for part in openai["completion_stream"]) == ANSWER
+    assert (choice(openai["completion"])["text"], counts(openai["completion"])) == plain
+    assert "".join(choice(part)["text"] for part in openai["completion_stream"]) == plain[0]
     assert len(openai["completion_stream"]) > 3
 
 
-def test_openai_responses(openai: Seen) -> None:
-    assert openai["response_text"] == openai["async_response"] == openai["response_helper"]["text"] == ANSWER
-    assert counts(openai["response"]) == COUNTS
+def test_openai_responses(openai: Seen, plain: Plain) -> None:
+    assert openai["response_text"] == openai["async_response"] == openai["response_helper"]["text"] == plain[0]
+    assert counts(openai["response"]) == plain[1]
     kinds = [event["type"] for event in openai["response_stream"]]
     assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
     assert kinds.count("response.output_text.delta") > 3
     deltas = [event["delta"] for event in openai["response_stream"] if event["type"] == "response.output_text.delta"]
-    assert "".join(deltas) == ANSWER
+    assert "".join(deltas) == plain[0]
     (call,) = openai["response_tools"]["output"]
     assert (call["type"], call["name"], json.loads(call["arguments"])) == ("function_call", *CALL.values())
 
@@ -512,15 +528,15 @@ def test_openai_errors(name: str, kind: str, status: int, openai: Seen) -> None:
     assert error(openai, name) == (kind, status)
 
 
-def test_anthropic_messages(anthropic: Seen) -> None:
+def test_anthropic_messages(anthropic: Seen, plain: Plain) -> None:
     for message in (anthropic["message"], anthropic["async_message"], anthropic["final"]):
-        assert [block["text"] for block in message["content"]] == [ANSWER]
-        assert (message["stop_reason"], counts(message)) == ("end_turn", COUNTS)
+        assert [block["text"] for block in message["content"]] == [plain[0]]
+        assert (message["stop_reason"], counts(message)) == ("end_turn", plain[1])
     assert (anthropic["short"]["stop_reason"], counts(anthropic["short"])) == ("max_tokens", (COUNTS[0], 3))
     assert counts(anthropic["default"])[0] == COUNTS[0]
     for pieces in (anthropic["stream"], anthropic["async_stream"]):
         assert len(pieces) > 3
-        assert "".join(pieces) == ANSWER
+        assert "".join(pieces) == plain[0]
     kinds = [event["type"] for event in anthropic["events"]]
     assert (kinds[0], kinds[-1]) == ("message_start", "message_stop")
 
@@ -552,32 +568,33 @@ def test_anthropic_errors(name: str, kind: str, status: int, anthropic: Seen) ->
 
 
 def test_all_of_them_count_alike(
-    ollama: Seen, langchain: Seen, llamaindex: Seen, openai: Seen, anthropic: Seen, given: dict[str, Any],
-    gateway_support: Running,
-) -> None:  # fmt: skip
-    """One question over five clients and four routes, and over /api/chat without any client."""
-    body = {"model": "support-bot", "messages": given["messages"], "options": given["options"], "stream": False}
-    plain = httpx.post(f"{gateway_support.url}/api/chat", json=body, timeout=60).raise_for_status().json()
-    answers = [plain, ollama["chat"], ollama["generate"], langchain["invoke"], llamaindex["chat"], openai["chat"]]
-    answers += [openai["completion"], openai["response"], anthropic["message"]]
-    assert {counts(answer) for answer in answers} == {COUNTS}
-    assert plain["message"]["content"] == ANSWER
+    ollama: Seen, langchain: Seen, llamaindex: Seen, openai: Seen, anthropic: Seen, plain: Plain
+) -> None:
+    """One question over five clients and five routes."""
+    answers = [langchain["invoke"], llamaindex["chat"], openai["chat"], openai["completion"], openai["response"]]
+    assert {counts(answer) for answer in [*answers, anthropic["message"]]} == {plain[1]}
+    assert counts(ollama["chat"]) == counts(ollama["generate"]) == COUNTS
+    assert {counts(answer)[0] for answer in answers} == {COUNTS[0]}
 
 
-def test_routes_passed_on_to_vllm(run: Run, gateway_passing: Running) -> None:
-    """`openai: vllm`: vLLM's own routes, which have the same template and count the same."""
+def test_routes_passed_on_to_vllm(run: Run, gateway_passing: Running, vllm_support: Upstream) -> None:
+    """`openai: vllm`: vLLM's own answers, from the same template."""
     seen = run("passed_on", url=gateway_passing.url, parts=("passed_on",))
-    assert (choice(seen["chat"])["message"]["content"], counts(seen["chat"])) == (ANSWER, COUNTS)
-    assert "".join(choice(part)["delta"]["content"] or "" for part in seen["stream"]) == ANSWER
+    asked = {"model": "support-bot", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
+    direct = httpx.post(f"{vllm_support[0]}/v1/chat/completions", json=asked, timeout=60).raise_for_status().json()
+    text, counted = choice(direct)["message"]["content"], counts(direct)
+    assert counted[0] == COUNTS[0]
+    assert (choice(seen["chat"])["message"]["content"], counts(seen["chat"])) == (text, counted)
+    assert "".join(choice(part)["delta"]["content"] or "" for part in seen["stream"]) == text
     assert len(seen["stream"]) > 3
     assert counts(seen["tools"])[0] > 2 * COUNTS[0], "the tools are in the prompt"
     assert choice(seen["raw"])["text"] == "3+4 is 7."
-    assert seen["response"] == ANSWER
+    assert seen["response"] == text
     assert seen["models"] == ["support-bot:latest", "tool-bot:latest"]
-    assert [block["text"] for block in seen["message"]["content"]] == [ANSWER]
-    assert counts(seen["message"]) == counts(seen["message_final"]) == COUNTS
+    assert [block["text"] for block in seen["message"]["content"]] == [text]
+    assert counts(seen["message"]) == counts(seen["message_final"]) == counted
     assert seen["count"] == COUNTS[0]
-    assert ("".join(seen["message_stream"]), len(seen["message_stream"]) > 3) == (ANSWER, True)
+    assert ("".join(seen["message_stream"]), len(seen["message_stream"]) > 3) == (text, True)
     assert error(seen, "error_model") == ("openai.NotFoundError", 404)
     assert error(seen, "error_messages") == ("openai.BadRequestError", 400)
     assert error(seen, "error_message_model") == ("anthropic.NotFoundError", 404)

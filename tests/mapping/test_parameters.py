@@ -8,18 +8,18 @@ import pytest
 
 from migrate.errors import UsageError
 from migrate.findings import Ledger, Status
-from migrate.mapping.parameters import Client, map_context, map_sampling
+from migrate.mapping.parameters import PENALTIES, Client, Penalties, map_context, map_sampling
 from migrate.ollama.model import Parameter
 
 MODELFILE, DEFAULT = "Modelfile", "Ollama default (0.33)"
 
 
 def sample(
-    *parameters: tuple[str, Any], client: Client = "native", keep: bool = False
+    *parameters: tuple[str, Any], client: Client = "native", penalties: Penalties = "ollama"
 ) -> tuple[dict[str, Any], Ledger]:
     ledger = Ledger()
     rows = [Parameter(name, value, MODELFILE) for name, value in parameters]
-    sampling = map_sampling(rows, ledger, client=client, keep_penalty=keep)
+    sampling = map_sampling(rows, ledger, client=client, penalties=penalties)
     return {name: getattr(sampling, name) for name in sampling.__slots__}, ledger
 
 
@@ -42,18 +42,20 @@ def sample(
         ("typical_p", 1.0, "temperature", 1.0, Status.EXACT),
         ("typical_p", 0.9, "temperature", 1.0, Status.DROPPED),
         ("repeat_penalty", 1.0, "repetition_penalty", 1.0, Status.EXACT),
-        ("repeat_penalty", 1.1, "repetition_penalty", 1.0, Status.APPROXIMATE),
+        ("repeat_penalty", 1.1, "penalties", {**PENALTIES, "repeat_penalty": 1.1}, Status.EXACT),
+        ("repeat_penalty", 1.1, "repetition_penalty", 1.0, Status.EXACT),
         ("repeat_penalty", 0.0, "repetition_penalty", 1.0, Status.DROPPED),
         ("presence_penalty", 0.0, "presence_penalty", 0.0, Status.EXACT),
-        ("presence_penalty", 1.5, "presence_penalty", 1.5, Status.APPROXIMATE),
-        ("frequency_penalty", 3.0, "frequency_penalty", 2.0, Status.APPROXIMATE),
+        ("presence_penalty", 1.5, "penalties", {**PENALTIES, "presence_penalty": 1.5}, Status.EXACT),
+        ("presence_penalty", 1.5, "presence_penalty", 0.0, Status.EXACT),
+        ("frequency_penalty", 3.0, "penalties", {**PENALTIES, "frequency_penalty": 3.0}, Status.EXACT),
         ("num_predict", 64, "max_new_tokens", 64, Status.EQUIVALENT),
         ("num_predict", -1, "max_new_tokens", None, Status.APPROXIMATE),
         ("num_predict", 0, "max_new_tokens", None, Status.APPROXIMATE),
         ("seed", 42, "seed", 42, Status.APPROXIMATE),
         ("seed", 0, "seed", 0, Status.APPROXIMATE),
         ("seed", -1, "seed", None, Status.EXACT),
-        ("repeat_last_n", 128, "repetition_penalty", 1.0, Status.DROPPED),
+        ("repeat_last_n", 128, "penalties", {}, Status.EXACT),
         ("num_gpu", 99, "temperature", 1.0, Status.DROPPED),
         ("num_thread", 8, "temperature", 1.0, Status.DROPPED),
         ("num_keep", 24, "temperature", 1.0, Status.DROPPED),
@@ -66,10 +68,26 @@ def test_one_parameter(name: str, value: Any, field: str, expected: Any, status:
     assert next(iter(ledger)).item == f"PARAMETER {name}"
 
 
-def test_penalty_is_kept_when_asked() -> None:
-    sampling, ledger = sample(("repeat_penalty", 1.1), keep=True)
-    assert sampling["repetition_penalty"] == 1.1
-    assert ledger.of(Status.APPROXIMATE)
+@pytest.mark.parametrize(("penalties", "repetition"), [("vllm", 1.1), ("none", 1.0)])
+def test_penalties_of_vllms_own(penalties: Penalties, repetition: float) -> None:
+    asked = (("repeat_penalty", 1.1), ("repeat_last_n", 32), ("presence_penalty", 1.5), ("frequency_penalty", 3.0))
+    sampling, ledger = sample(*asked, penalties=penalties)
+    assert sampling["penalties"] == {}
+    assert sampling["repetition_penalty"] == repetition
+    assert (sampling["presence_penalty"], sampling["frequency_penalty"]) == (1.5, 2.0)
+    assert len(ledger.of(Status.APPROXIMATE)) == 3
+    assert len(ledger.of(Status.DROPPED)) == 1
+
+
+def test_penalties_of_ollama_are_of_one_window() -> None:
+    sampling, ledger = sample(("repeat_penalty", 1.1), ("repeat_last_n", -1), ("frequency_penalty", 0.5))
+    assert sampling["penalties"] == {
+        "repeat_penalty": 1.1,
+        "repeat_last_n": -1,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.5,
+    }
+    assert {f.status for f in ledger} == {Status.EXACT}
 
 
 def test_penalty_with_an_empty_window_is_off() -> None:

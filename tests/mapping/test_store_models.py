@@ -100,17 +100,17 @@ def test_every_parameter_of_a_modelfile_is_in_the_ledger(shared: Path) -> None:
         assert {f"PARAMETER {p}" for p in model.parameters} <= items, name
 
 
-def test_the_penalty_is_not_copied_silently(shared: Path) -> None:
+def test_the_penalty_is_ollamas_own(shared: Path) -> None:
     result = inspected(shared, "support-bot")
-    assert finding(result, "PARAMETER repeat_penalty")["status"] == "approximate"
-    assert finding(inspected(shared, "support-bot", keep_penalty=True), "PARAMETER repeat_penalty", "1.1")[
+    assert finding(result, "PARAMETER repeat_penalty")["status"] == "exact"
+    assert finding(inspected(shared, "support-bot", penalties="vllm"), "PARAMETER repeat_penalty", "1.1")[
         "target"
     ] == ("repetition_penalty 1.1")
 
 
 def test_older_servers_had_another_default_penalty(shared: Path) -> None:
     old = inspected(shared, "q4-bot", ollama_version="0.31.0")
-    assert finding(old, "default repeat_penalty")["status"] == "approximate"
+    assert finding(old, "default repeat_penalty")["target"] == "vllm_xargs repeat_penalty 1.1"
     assert finding(inspected(shared, "q4-bot"), "default repeat_penalty")["status"] == "exact"
 
 

@@ -12,6 +12,7 @@ from migrate.errors import UsageError
 from migrate.findings import Status
 from migrate.mapping.groups import group
 from migrate.mapping.migration import Choices, Migration, plan
+from migrate.mapping.parameters import PENALTIES
 from migrate.mapping.variants import Variant, VariantSet, plan_set
 from migrate.ollama.reference import load
 from migrate.ollama.store import Store
@@ -29,12 +30,17 @@ def support(**choices: Any) -> Migration:
     return plan(DEMO.load("support-bot"), Choices(**choices))
 
 
+PENALISED = {**PENALTIES, "repeat_penalty": 1.1}
+
+
 def arguments(planned: VariantSet) -> dict[str, Any]:
     return {a.name: a.value for a in planned.server.arguments}
 
 
 def own(planned: VariantSet, name: str) -> dict[str, Any]:
-    return {k: v for k, v in variant(planned, name).defaults.items() if k != "chat_template_kwargs"}
+    """What differs by name, without the penalties that all of them have."""
+    defaults = variant(planned, name).defaults
+    return {k: v for k, v in defaults.items() if k != "chat_template_kwargs" and (k, v) != ("vllm_xargs", PENALISED)}
 
 
 def variant(planned: VariantSet, name: str) -> Variant:
@@ -48,7 +54,11 @@ def variant(planned: VariantSet, name: str) -> Variant:
         ("PARAMETER temperature 0.7", {"stop": ["User:"], "seed": 42, "temperature": 0.7}),
         ("PARAMETER min_p 0\nPARAMETER top_k 0", {"stop": ["User:"], "seed": 42, "min_p": 0.0, "top_k": 0}),
         ("PARAMETER top_p 1.5", {"stop": ["User:"], "seed": 42, "top_p": 1.0}),
-        ("PARAMETER presence_penalty 0.5", {"stop": ["User:"], "seed": 42, "presence_penalty": 0.5}),
+        (
+            "PARAMETER presence_penalty 0.5",
+            {"stop": ["User:"], "seed": 42, "vllm_xargs": PENALISED | {"presence_penalty": 0.5}},
+        ),
+        ("PARAMETER repeat_penalty 1", {"stop": ["User:"], "seed": 42}),
         ("PARAMETER seed -1", {"stop": ["User:"]}),
         ('PARAMETER stop "."', {"stop": ["."], "seed": 42}),
         ('PARAMETER stop "<|im_end|>"', {"seed": 42}),

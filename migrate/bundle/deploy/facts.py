@@ -294,7 +294,8 @@ def _environment(*request_defaults: Mapping[str, Any]) -> dict[str, str]:
 
 def _lost(manifest: bundle_format.Manifest) -> tuple[str, ...]:
     """What only the middleware does, where a target cannot have it."""
-    lost = [f"PARAMETER {key}" for key in manifest.target.request_defaults]
+    named = {"vllm_xargs": "vllm_xargs (penalties)"}
+    lost = [named.get(key, f"PARAMETER {key}") for key in manifest.target.request_defaults]
     if manifest.variants:
         names = ", ".join(variant.name for variant in manifest.variants)
         keys = dict.fromkeys(key for variant in manifest.variants for key in variant.request_defaults)

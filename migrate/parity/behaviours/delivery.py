@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from migrate.engines.base import Ask, Generation
 from migrate.errors import EngineError, ServerError
+from migrate.mapping.parameters import PLUGIN
 from migrate.parity.behaviours.probe import Found, Refusal, ask_source, ask_target, plain_cases, shown, wordy
 from migrate.parity.case import Case, Run, is_refusal
 
@@ -87,17 +88,19 @@ def penalties(run: Run) -> Found:
 
     Never a failure: llama.cpp looks at the last 64 tokens, vLLM at the whole conversation (vllm.md section 3.3).
     """
+    plugin = PLUGIN in run.bundle.facts.files
     room = [
         case
         for case in plain_cases(run)
-        if case.target_ids and len(case.target_ids) <= PENALTY_WINDOW - 16 and case.source_answer
+        if case.target_ids and (plugin or len(case.target_ids) <= PENALTY_WINDOW - 16) and case.source_answer
     ][:4]
     if not room:
         return Found("unknown", f"no prompt is short enough to stay within {PENALTY_WINDOW} tokens")
     same, compared = 0, 0
     example: tuple[str, str] = ("", "")
     for case in room:
-        ask = Ask(max_tokens=PENALTY_WINDOW - len(case.target_ids or ()), repeat_penalty=PENALTY)
+        limit = PENALTY_WINDOW if plugin else PENALTY_WINDOW - len(case.target_ids or ())
+        ask = Ask(max_tokens=limit, repeat_penalty=PENALTY, plugin=plugin)
         answers = ask_source(run, case, ask), ask_target(run, case.target_conversation, ask)
         if any(isinstance(answer, Refusal) for answer in answers):
             continue
@@ -107,6 +110,12 @@ def penalties(run: Run) -> Found:
             same += 1
         else:
             example = shown(answers[0]), shown(answers[1])
+    if plugin:
+        return Found(
+            "same" if same == compared else "told",
+            f"with a penalty of {PENALTY}, by the bundle's plugin, {same} of {compared} answers are the same",
+            *example,
+        )
     detail = (
         f"with a penalty of {PENALTY} and inside {PENALTY_WINDOW} tokens {same} of {compared} answers are the same; "
         "beyond them the two mean different things"

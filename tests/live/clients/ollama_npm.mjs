@@ -63,10 +63,13 @@ const parts = {
     await raising('error_show', () => client.show({ model: 'nobody' }))
     await raising('error_pull', () => client.pull({ model: 'llama3' }))
     await raising('error_delete', () => client.delete({ model }))
+    // An answer that is long enough to be left in the middle.
+    const format = { type: 'array', items: { type: 'integer' }, minItems: 300 }
     await raising('error_abort', async () => {
-      const stream = await client.chat({ model, messages, options, stream: true })
+      const long = { ...options, num_predict: 600 }
+      const stream = await client.chat({ model, messages, options: long, format, stream: true })
       for await (const part of stream) {
-        seen.before_abort = part
+        seen.before_abort ??= part
         stream.abort()
       }
     })

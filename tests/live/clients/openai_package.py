@@ -71,6 +71,11 @@ def responses(given: Given) -> Seen:
         model=given["tool_model"], input=given["tool_messages"], temperature=0, tools=tools
     )
     seen["response_tools"] = called.model_dump()
+    with client.responses.stream(
+        model=given["tool_model"], input=given["tool_messages"], temperature=0, tools=tools
+    ) as stream:
+        stream.until_done()
+        seen["response_tools_helper"] = stream.get_final_response().model_dump()
     return seen
 
 

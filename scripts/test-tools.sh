@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the programs that read what `migrate deploy` writes, so that the tests can ask them: nginx, docker-compose,
-# systemd-analyze and promtool. Debian or Ubuntu, as root; installs only what is missing and starts no service.
+# systemd-analyze and promtool, and node with npm, which run Ollama's JavaScript client. Debian or Ubuntu, as root; installs only what is missing and starts no service.
 # Ends with 0 when they cannot be had (no root, no apt, no network): the tests that need them then say so and skip.
 set -euo pipefail
 
@@ -10,6 +10,8 @@ declare -A packages=(
   [systemd-analyze]=systemd
   [promtool]=prometheus
   [openssl]=openssl
+  [node]=nodejs
+  [npm]=npm
 )
 PATH=$PATH:/usr/sbin:/sbin
 

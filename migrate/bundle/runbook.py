@@ -92,7 +92,7 @@ def runbook(migration: Migration, findings: Sequence[Finding], generator: str, v
         tools=any(argument.name == "tool-call-parser" for argument in migration.arguments),
         system_length=len(model.system or ""),
         dated="strftime_now" in (migration.chat_template or ""),
-        request_defaults=migration.request_defaults,
+        needs_path=any(argument.name in ("middleware", "logits-processors") for argument in migration.arguments),
         pooling=migration.pooling,
         limits=Limits(),
         variants=[_variant(variant) for variant in variants],

@@ -95,7 +95,7 @@ def command(
     for value, allowed, name in (
         (dtype, (None, "float16", "bfloat16", "float32"), "--dtype"),
         (chat_template, ("ollama", "own"), "--chat-template"),
-        (penalties, ("ollama", "vllm", "none"), "--penalties"),
+        (penalties, ("ollama", "always", "vllm", "none"), "--penalties"),
         (weights, (None, "dense", "repack", "requantize", "auto", "original"), "--weights"),
     ):
         if value not in allowed:

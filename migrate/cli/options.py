@@ -38,8 +38,8 @@ Penalties = Annotated[
     str,
     typer.Option(
         "--penalties",
-        metavar="ollama|vllm|none",
-        help="Ollama's, by a plugin; vLLM's own with the same numbers, where repeat_penalty means more, or without it.",
+        metavar="ollama|always|vllm|none",
+        help="Ollama's, by a plugin (always: for requests' sake); vLLM's own; those without repeat_penalty.",
     ),
 ]
 HfRepo = Annotated[

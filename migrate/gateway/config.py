@@ -77,10 +77,14 @@ class Limits(_Section):
     max_in_flight: int = Field(
         default=512, ge=1, le=100_000, description="requests at a time; more get 503, as in Ollama"
     )
-    connect_timeout: float = Field(default=5.0, gt=0)
-    silence: float = Field(default=600.0, gt=0, description="longest wait for a piece of an answer, the first included")
-    body_timeout: float = Field(default=60.0, gt=0, description="longest pause while a client sends its request")
-    write_timeout: float = Field(default=120.0, gt=0, description="longest time a client may not read")
+    connect_timeout: float = Field(default=5.0, gt=0, le=86_400)
+    silence: float = Field(
+        default=600.0, gt=0, le=86_400, description="longest wait for a piece of an answer, the first included"
+    )
+    body_timeout: float = Field(
+        default=60.0, gt=0, le=86_400, description="longest pause while a client sends its request"
+    )
+    write_timeout: float = Field(default=120.0, gt=0, le=86_400, description="longest time a client may not read")
 
 
 class Config(_Section):

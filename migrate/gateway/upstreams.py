@@ -119,12 +119,16 @@ class Upstreams:
         content: bytes | None = None,
         headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]] | None = None,
         silence: float | None = None,
+        only: Server | None = None,
     ) -> AsyncIterator[Answer]:
-        """The answer's head; its body is still to be read. Raises UpstreamError when no server can be reached."""
+        """The answer's head; its body is still to be read. Raises UpstreamError when no server can be reached.
+
+        `only`: this server of the pool and no other.
+        """
         chosen = self.pools[pool]
         sent = _merged(chosen, headers)
         detail = ""
-        for server in chosen.ordered():
+        for server in chosen.ordered() if only is None else [only]:
             server.busy += 1
             try:
                 try:
@@ -159,9 +163,18 @@ class Upstreams:
         except self._client_module.BrokeOff as error:
             raise _silent() if error.silent else UpstreamError(500, BROKEN.format(detail=error)) from None
 
-    async def call(self, pool: str, path: str, body: Mapping[str, Any]) -> Any:
+    async def call(
+        self,
+        pool: str,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        silence: float | None = None,
+        only: Server | None = None,
+    ) -> Any:
         """The JSON of a POST that is answered as a whole. Raises ApiError with the server's own message."""
-        async with self.send(pool, "POST", path, content=to_json(body), headers=JSON) as answer:
+        sent = self.send(pool, "POST", path, content=to_json(body), headers=JSON, silence=silence, only=only)
+        async with sent as answer:
             content = await self._whole(answer)
             if answer.status_code != 200:
                 raise refusal(answer.status_code, content)

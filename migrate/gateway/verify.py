@@ -16,18 +16,22 @@ from migrate.gateway.upstreams import NotServed
 if TYPE_CHECKING:
     from migrate.gateway.backend import Backend
     from migrate.gateway.catalog import ServedModel
+    from migrate.gateway.upstreams import Server
 
 log = logging.getLogger("migrate.gateway")
 
 EVERY_S = 10.0
+ANSWER_S = 5.0
+"""A server that takes longer to cut one line into tokens is asked again the next time."""
 PROBE = "What is 3+4? Ünïcödé 😀\n\ttab <|im_start|> </s> 12345"
 
 
 async def verify(backend: Backend) -> dict[str, str]:
     """Models whose server is the wrong one -> why."""
     models = backend.catalog.models
-    found = await asyncio.gather(*(_wrong(backend, model) for model in models))
-    return {model.name.key: why for model, why in zip(models, found, strict=True) if why}
+    asked = [(model, server) for model in models for server in backend.upstreams.pools[model.upstream].servers]
+    found = await asyncio.gather(*(_wrong(backend, model, server) for model, server in asked))
+    return {model.name.key: why for (model, _), why in zip(asked, found, strict=True) if why}
 
 
 async def watch(backend: Backend) -> None:
@@ -41,12 +45,12 @@ async def watch(backend: Backend) -> None:
         await asyncio.sleep(EVERY_S)
 
 
-async def _wrong(backend: Backend, model: ServedModel) -> str:
-    """Why the upstream is not this model's; "" when it is, or cannot be asked now."""
-    here = f"{model.name.short}: upstream {model.upstream}"
+async def _wrong(backend: Backend, model: ServedModel, server: Server) -> str:
+    """Why a server is not this model's; "" when it is, or cannot be asked now."""
+    here = f"{model.name.short}: upstream {model.upstream} ({server.url})"
     body = {"model": model.served_name, "prompt": PROBE, "add_special_tokens": False}
     try:
-        answer = await backend.upstreams.call(model.upstream, "/tokenize", body)
+        answer = await backend.upstreams.call(model.upstream, "/tokenize", body, silence=ANSWER_S, only=server)
     except ApiError as error:
         if isinstance(error, NotServed):
             return f"{here} does not serve it: {error.message}"

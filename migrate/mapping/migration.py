@@ -369,7 +369,7 @@ def _arguments(
             Argument("chat-template", "./model/chat_template.jinja", "TEMPLATE, SYSTEM and MESSAGE"),
             Argument("chat-template-content-format", "string", "the template prints message.content"),
         ]
-    if "vllm_xargs" in defaults:
+    if "vllm_xargs" in defaults or choices.penalties == "always":
         arguments.append(
             Argument(PROCESSORS, [PROCESSOR], f"penalties as Ollama has them: {PLUGIN}, needs PYTHONPATH=.")
         )

@@ -16,8 +16,9 @@ from migrate.ollama.model import Parameter
 from migrate.vllm import versions
 
 Client = Literal["native", "openai"]
-Penalties = Literal["ollama", "vllm", "none"]
-"""Ollama's rule, by the plugin in the bundle; vLLM's own, with the same numbers; the same without repeat_penalty."""
+Penalties = Literal["ollama", "always", "vllm", "none"]
+"""Ollama's rule, by the plugin in the bundle; the plugin also for a model without penalties, whose requests may have
+some; vLLM's own, with the same numbers; the same without repeat_penalty."""
 
 PLUGIN = "ollama_penalties.py"
 PENALTIES: Mapping[str, float] = {
@@ -53,7 +54,7 @@ def map_sampling(
     """All parameters but num_ctx and stop, which need the model (see `context` and `stops`)."""
     sampling = Sampling()
     values = {p.name: p.value for p in parameters}
-    if penalties == "ollama" and is_penalised(values):
+    if penalties in ("ollama", "always") and is_penalised(values):
         sampling.penalties = {name: values.get(name, off) for name, off in PENALTIES.items()}
     for p in parameters:
         if p.name in ("num_ctx", "stop"):

@@ -110,6 +110,7 @@ def changed(**keys: Any) -> dict[str, Any]:
         (changed(limits={"max_body_mb": 0}), "limits.max_body_mb"),
         (changed(limits={"silence": 0}), "limits.silence"),
         (changed(limits={"silence": float("nan")}), "limits.silence"),
+        (changed(limits={"write_timeout": float("inf")}), "limits.write_timeout"),
         (changed(limits={"max_in_flight": 10**9}), "limits.max_in_flight"),
         (changed(limits={"timeout": 3}), "limits.timeout: Extra inputs"),
         (changed(fallback="gpu"), "fallback 'gpu' has to be an upstream of kind ollama"),

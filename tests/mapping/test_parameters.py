@@ -157,3 +157,8 @@ def test_an_empty_window_switches_all_penalties_off() -> None:
     sampling, ledger = sample(("repeat_last_n", 0), ("presence_penalty", 1.5))
     assert sampling["presence_penalty"] == 0
     assert next(f for f in ledger if f.item == "PARAMETER presence_penalty").status is Status.EXACT
+
+
+def test_the_plugin_may_be_there_for_requests_alone() -> None:
+    sampling, _ = sample(("temperature", 0.5), penalties="always")
+    assert sampling["penalties"] == {}

@@ -16,6 +16,7 @@ from migrate.gateway.backend import Backend
 from migrate.gateway.catalog import Catalog, read_catalog
 from migrate.gateway.config import Config
 from migrate.gateway.endpoint import Endpoint, Ends, ErrorReply, Handler, Keys, Room, Stalled, native_error
+from migrate.gateway.guard import Guard, is_loopback
 from migrate.gateway.observing import Observer
 from migrate.gateway.reply import Outcome, Reply
 from migrate.gateway.serving import Serving
@@ -93,12 +94,13 @@ def build(config: Config, *, catalog: Catalog | None = None, workers: int = 1) -
         lifespan=lifespan,
         exception_handlers={404: _not_found, 405: _not_allowed},
         middleware=[
+            Middleware(Guard, pages=pages, names=is_loopback(config.host) and not config.api_keys_env),
             Middleware(
                 CORSMiddleware,
                 allow_origin_regex=pages,
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"],
                 allow_headers=["*"],
-            )
+            ),
         ],
     )
 

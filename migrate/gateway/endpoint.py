@@ -188,8 +188,8 @@ class Endpoint:
         request = (await asyncio.to_thread(read_request, body) if large else read_request(body)) or {}
         streamed = request.get("stream", not exchange.path.startswith("/v1/"))
         exchange.streams = streamed is not False and "embed" not in exchange.path
-        name = request.get("model") if isinstance(request.get("model"), str) else ""
-        model = self._backend.catalog.find(str(name)) if name else None
+        name = _model_of(request)
+        model = self._backend.catalog.find(name) if name else None
         outcome.model = model.name.short if model is not None else ""
         observer.begun(outcome.model)
         if model is None:
@@ -213,6 +213,12 @@ class Endpoint:
         if decision.remember or taken is not None:
             reply.body = observer.heard(decision, taken, reply, outcome)
         await exchange.answer(reply)
+
+
+def _model_of(request: Mapping[str, Any]) -> str:
+    """"" when it names none. As Go reads it, in upper or lower case: a request must not get round the cut-over."""
+    given = request["model"] if "model" in request else {key.lower(): request[key] for key in request}.get("model")
+    return given if isinstance(given, str) else ""
 
 
 class _Exchange:

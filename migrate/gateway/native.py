@@ -115,7 +115,11 @@ async def show(backend: Backend, body: bytes, outcome: Outcome) -> Reply:
     """POST /api/show."""
     request = decode.show(body)
     model = find_shown(backend, request.model)
-    return Reply(200, wire.JSON_TYPE, wire.go_json(shown.show(model, verbose=request.verbose)))
+    if request.verbose:  # with the whole tokenizer: a second for a large one
+        return Reply(
+            200, wire.JSON_TYPE, await asyncio.to_thread(lambda: wire.go_json(shown.show(model, verbose=True)))
+        )
+    return Reply(200, wire.JSON_TYPE, wire.go_json(shown.show(model)))
 
 
 def find_shown(backend: Backend, name: str) -> ServedModel:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import jinja2
 
 MAX_TEMPLATE = 64 << 10
-"""Characters of a request's own template; parsing that many takes a quarter of a second. Models have a fifth at most."""
+"""Characters of a request's own template: a quarter of a second to parse, and more than models' own have."""
 
 Render = Callable[[Sequence[Message], Sequence[Mapping[str, Any]], Think], str]
 """Messages in their final order, tools, think -> the prompt without the BOS that the tokenizer adds."""

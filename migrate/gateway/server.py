@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import sys
@@ -23,6 +22,8 @@ CONFIG = "MIGRATE_GATEWAY_CONFIG"
 WORKERS = "MIGRATE_GATEWAY_WORKERS"
 GRACE_S = 30
 """How long answers under way may take to end when the gateway is told to stop."""
+KEEP_S = 75
+"""How long a connection may say nothing, before its first request and after each: more than nginx keeps one (60 s)."""
 MAX_WORKERS = 64
 
 log = logging.getLogger("migrate.gateway")
@@ -42,11 +43,12 @@ def serve(path: Path, *, workers: int = 1, on_start: Callable[[str], None] = lam
     sockets = [_bound(config)]
     on_start(f"http://{config.listen}")
     settings: dict[str, Any] = {
+        "http": "migrate.gateway.protocol:Protocol",
         "log_config": None,
         "access_log": False,
         "server_header": False,
         "timeout_graceful_shutdown": GRACE_S,
-        "timeout_keep_alive": 75,
+        "timeout_keep_alive": KEEP_S,
         "backlog": 2048,
         "ws": "none",
         "lifespan": "on",
@@ -57,7 +59,6 @@ def serve(path: Path, *, workers: int = 1, on_start: Callable[[str], None] = lam
             from migrate.gateway.app import build
 
             server = uvicorn.Server(uvicorn.Config(build(config), **settings))
-            _keep()
             server.run(sockets=sockets)
             if not server.started:
                 raise Refused("the gateway did not start", hint="the log above says why")
@@ -74,17 +75,7 @@ def worker() -> Starlette:
     from migrate.gateway.app import build
 
     logs(debug=os.environ.get("MIGRATE_DEBUG", "") not in ("", "0"))
-    app = build(load(Path(os.environ[CONFIG])), workers=int(os.environ[WORKERS]))
-    _keep()
-    return app
-
-
-def _keep() -> None:
-    """What is there now (models, templates, tokenizers) stays to the end. The collector, which waits until a quarter of
-    what it looks at is new, need not look at it: without this, memory grows by a fifth before requests are cleared up.
-    """
-    gc.collect()
-    gc.freeze()
+    return build(load(Path(os.environ[CONFIG])), workers=int(os.environ[WORKERS]))
 
 
 def check(config: Config) -> None:

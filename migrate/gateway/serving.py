@@ -107,7 +107,7 @@ class Serving:
             if request.truncate and not images and await self._is_full(model, kept.prompt, options):
                 room = truncation.shifted(model, options) - 1
                 kept = await truncation.chat_prompt(model, messages, request.tools, think, room, truncate=True)
-            # vLLM's template adds SYSTEM unless the first message is one, as the first that was kept is, if there is any
+            # vLLM's template adds SYSTEM unless the first message is one, as the first that was kept is
             cut = kept.dropped > len(messages) - len(request.messages)
             own = kept.messages if cut else request.messages
             chunks = self._conversation(model, clock, ask, own, request.tools, kept.prompt, images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -108,11 +109,27 @@ def differences(recorded: Answer, got: Answer, *, greedy: bool) -> dict[str, tup
     for key in COUNTS:
         if greedy or not key.endswith(("eval_count", "completion_tokens", "output_tokens")) or key.startswith("prompt"):
             compare(key, recorded.find(key), got.find(key))
+    for key in ("embedding", "embeddings"):
+        one, other = recorded.find(key), got.find(key)
+        compare(key, one is not None, other is not None)
+        if one and other and isinstance(one, list) and not _alike(one, other):
+            found[key] = ("vectors", "other vectors")
     if greedy:
         compare("text", recorded.content(), got.content())
         compare("context", recorded.find("context"), got.find("context"))
         compare("logprobs", recorded.count("logprobs"), got.count("logprobs"))
     return found
+
+
+def _alike(one: list[Any], other: list[Any]) -> bool:
+    """Vectors, or lists of vectors, with a cosine above 0.9999 and lengths that agree to a thousandth."""
+    if len(one) != len(other):
+        return False
+    if isinstance(one[0], list):
+        return all(_alike(a, b) for a, b in zip(one, other, strict=True))
+    dot = sum(a * b for a, b in zip(one, other, strict=True))
+    lengths = [math.sqrt(sum(x * x for x in vector)) for vector in (one, other)]
+    return dot / (lengths[0] * lengths[1]) > 0.9999 and abs(lengths[0] / lengths[1] - 1) < 1e-3
 
 
 def is_greedy(request: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from migrate.gateway import conversations
+from migrate.gateway.catalog import read_catalog
 from migrate.gateway.config import Config
 from migrate.gateway.sampling import sampling
 from migrate.gateway.verify import PROBE
@@ -66,7 +67,7 @@ four tags in its tokenizer.json, as Qwen's own tokenizers have them.
 
 def forced(config: Config, name: str) -> dict[str, Any]:
     """What vLLM is asked for one of FORCED."""
-    (model,) = bench.read_catalog(config).models
+    (model,) = read_catalog(config).models
     text, think, tools, more = FORCED[name]
     options = {"temperature": 0, **{key: value for key, value in more.items() if key == "num_predict"}}
     user = [{"role": "user", "content": "What is the weather in Oslo?"}]

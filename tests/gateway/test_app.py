@@ -173,7 +173,8 @@ def test_keys(keyed: Config, headers: dict[str, str], admitted: bool) -> None:
             assert got.headers["www-authenticate"] == "Bearer"
     chat = bench.ask(keyed, "POST", "/api/chat", CHAT, headers=headers)
     assert chat.status_code == (503 if admitted else 401)
-    assert bench.ask(keyed, "POST", "/api/pull", {"model": "x"}, headers=headers).status_code == (403 if admitted else 401)
+    pull = bench.ask(keyed, "POST", "/api/pull", {"model": "x"}, headers=headers)
+    assert pull.status_code == (403 if admitted else 401)
 
 
 def test_what_load_balancers_ask_takes_no_key(keyed: Config) -> None:
@@ -181,17 +182,10 @@ def test_what_load_balancers_ask_takes_no_key(keyed: Config) -> None:
     assert bench.ask(keyed, "GET", "/health").status_code == 503
 
 
-@pytest.mark.parametrize(
-    ("path", "error"),
-    [
-        ("/api/chat", {"error": "unauthorized"}),
-        ("/v1/chat/completions", {"error": {"message": "unauthorized", "type": "authentication_error", "param": None, "code": None}}),
-    ],
-)  # fmt: skip
-def test_a_missing_key_in_the_form_of_the_route(keyed: Config, path: str, error: dict[str, Any]) -> None:
-    got = bench.ask(keyed, "POST", path, CHAT).json()
-    assert list(got) == list(error)
-    assert "unauthorized" in json.dumps(got)
+def test_a_missing_key_in_the_form_of_the_route(keyed: Config) -> None:
+    assert bench.ask(keyed, "POST", "/api/chat", CHAT).json() == {"error": "unauthorized"}
+    assert bench.ask(keyed, "POST", "/v1/chat/completions", CHAT).json()["error"]["message"] == "unauthorized"
+    assert bench.ask(keyed, "POST", "/v1/messages", CHAT).json()["error"]["message"] == "unauthorized"
 
 
 def test_metrics_can_be_off(config: Config) -> None:
@@ -220,12 +214,12 @@ def test_metrics_can_be_off(config: Config) -> None:
 )
 def test_pages_that_may_ask(alone: Path, origin: str, allowed: bool) -> None:
     config = bench.config(alone, bench.NOWHERE, origins=["https://*.example.com"])
-    asked = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}
-    preflight = bench.ask(config, "OPTIONS", "/api/chat", headers=asked)
+    wish = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    preflight = bench.ask(config, "OPTIONS", "/api/chat", headers={"origin": origin, **wish})
     got = bench.ask(config, "GET", "/api/version", headers={"origin": origin})
 
     assert (preflight.headers.get("access-control-allow-origin") == origin) is allowed
-    assert preflight.status_code == (200 if allowed else 400)
+    assert (preflight.status_code, got.status_code) == ((200, 200) if allowed else (403, 403))
     assert (got.headers.get("access-control-allow-origin") == origin) is allowed
 
 
@@ -309,7 +303,12 @@ def test_keys_of_the_gateway_are_not_told_to_other_servers(
         config = bench.config(alone, bench.NOWHERE, upstreams=upstreams, api_keys_env="KEYS", state=str(tmp_path / "s"))
         models = tuple(model.model_copy(update={"source": "ollama"}) for model in config.models)
         config = config.model_copy(update={"models": models})
-        headers = {**FORCED, "authorization": "Bearer client-key", "x-api-key": "client-key", "x-mine": "1", "te": "gzip"}
+        headers = FORCED | {
+            "authorization": "Bearer client-key",
+            "x-api-key": "client-key",
+            "x-mine": "1",
+            "te": "gzip",
+        }
         got = bench.ask(config, "POST", "/api/chat?x=1", CHAT, headers=headers)
 
     assert got.text == "{}"

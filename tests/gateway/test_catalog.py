@@ -1,4 +1,4 @@
-"""What the gateway says of its models, beside what the real Ollama said of the same ones; and who is meant by a name."""
+"""What the gateway says of its models, beside what the real Ollama said of the same; and who is meant by a name."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ SUPPORT = ["support-bot", "support-bot:latest", "SUPPORT-BOT:Latest", "library/s
            "registry.ollama.ai/library/support-bot:latest", "Registry.Ollama.AI/Library/Support-Bot",
            "https://registry.ollama.ai/library/support-bot", "  support-bot \n"]  # fmt: skip
 NOBODY = ["support-bot:7b", "other/support-bot", "example.com/library/support-bot", "support-bot:cloud",
-          "support-bot:latest-cloud", "support", "", ":", "/", "a/b/c/d", "../support-bot", "support-bot:", "súpport-bot",
-          "x" * 100_000]  # fmt: skip
+          "support-bot:latest-cloud", "support", "", ":", "/", "a/b/c/d", "../support-bot", "support-bot:",
+          "súpport-bot", "x" * 100_000]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SUPPORT)

@@ -102,9 +102,14 @@ def test_events_that_are_not_vllms_are_an_error(catalog: Catalog, damage: Mappin
         read(catalog, [*bench.events("generate-raw")[:3], damage], 1)
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(max_size=3),
-                    lambda inner: st.lists(inner, max_size=3)
-                    | st.dictionaries(st.sampled_from(["choices", "text", "usage", "logprobs", "tokens"]), inner)))  # fmt: skip
+KEYS = st.sampled_from(["choices", "text", "usage", "logprobs", "tokens"])
+EVENTS = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
+)
+
+
+@given(EVENTS)
 def test_no_event_breaks_anything_else(catalog: Catalog, event: Any) -> None:
     if not isinstance(event, dict):  # `upstreams` sees to that
         return
@@ -137,7 +142,7 @@ def test_an_answer_that_vllm_gave_up_is_an_error(given_reason: str) -> None:
         ({"num_predict": 0}, 100, True, 924),  # Ollama leaves a 0 out of what it asks llama-server
         ({"num_predict": 2**40}, 100, True, 924),
         ({"num_predict": 900}, 200, True, 824),
-        ({"num_predict": -1, "num_ctx": 512}, 100, True, 924),  # where Ollama would shift, the server's context is the end
+        ({"num_predict": -1, "num_ctx": 512}, 100, True, 924),  # Ollama would shift: the server's context is the end
         ({"num_predict": -1, "num_ctx": 512}, 100, False, 412),
         ({"num_predict": -1}, 1023, True, 1),
     ],

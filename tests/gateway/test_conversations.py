@@ -265,7 +265,9 @@ def test_images_by_their_beginning(start: str, kind: str) -> None:
     assert data_uri(start) == f"data:{kind};base64,{start}"
 
 
-@pytest.mark.parametrize("image", ["", "aGVsbG8=", "http://internal/x.png", "file:///etc/passwd", "data:image/png;base64,x"])
+@pytest.mark.parametrize(
+    "image", ["", "aGVsbG8=", "http://internal/x.png", "file:///etc/passwd", "data:image/png;base64,x"]
+)
 def test_what_is_no_image_is_refused(image: str) -> None:
     """An address would make vLLM fetch it."""
     with pytest.raises(ApiError) as caught:

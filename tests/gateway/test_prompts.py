@@ -137,7 +137,9 @@ def test_a_template_of_the_request(template: str, prompt: str) -> None:
     assert prompts().render_template(template, messages, think) == prompt
 
 
-@pytest.mark.parametrize("template", ["{{ .Prompt", "{{ nosuch }}", "{{ end }}", "{{ .Prompt.Nope }}", "{{ index .Messages 9 }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ .Prompt", "{{ nosuch }}", "{{ end }}", "{{ .Prompt.Nope }}", "{{ index .Messages 9 }}"]
+)
 def test_a_template_of_the_request_that_is_wrong_is_500_as_in_ollama(template: str) -> None:
     with pytest.raises(ApiError) as caught:
         prompts().render_template(template, [USER], None)
@@ -157,5 +159,3 @@ def test_a_template_that_raises_is_an_error_of_its_own() -> None:
     with pytest.raises(ApiError, match="roles must alternate") as caught:
         found.render([USER], (), None)
     assert caught.value.status == 500
-
-

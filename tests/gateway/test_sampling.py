@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from migrate.gateway import sampling as module
 from migrate.gateway.catalog import Catalog
 from migrate.gateway.decode import check_options
 from migrate.gateway.sampling import CACHED_CHARACTERS, sampling, structured
+from migrate.gateway.types import ApiError
 from migrate.mapping.parameters import Penalties
 from migrate.ollama.options import OPTIONS
 
@@ -106,12 +108,10 @@ def test_penalties_can_be_kept(catalog: Catalog) -> None:
     | st.lists(st.text(max_size=3), max_size=3), max_size=6))  # fmt: skip
 def test_whatever_is_asked_vllm_takes(catalog: Catalog, options: dict[str, Any]) -> None:
     """The bounds of vLLM 0.32's SamplingParams (_verify_args) and of JSON."""
-    fitting = {}
+    fitting: dict[str, Any] = {}
     for name, value in options.items():
-        try:
+        with contextlib.suppress(ApiError):
             fitting |= check_options({name: value})[0]
-        except Exception as error:
-            assert getattr(error, "status", None) == 500
     made = sampling(catalog.require("support-bot"), fitting)
     sent = made.body
 
@@ -155,7 +155,8 @@ def test_num_ctx(catalog: Catalog, name: str, asked: int | None, num_ctx: int, t
 
 
 @pytest.mark.parametrize(
-    ("asked", "num_predict"), [(None, 64), (0, 0), (1, 1), (-1, 10_240), (-2, 10_240), (10_240, 10_240), (10_241, 10_240)]
+    ("asked", "num_predict"),
+    [(None, 64), (0, 0), (1, 1), (-1, 10_240), (-2, 10_240), (10_240, 10_240), (10_241, 10_240)],
 )
 def test_num_predict_is_bounded_as_ollama_bounds_it(catalog: Catalog, asked: int | None, num_predict: int) -> None:
     options = {} if asked is None else {"num_predict": asked}

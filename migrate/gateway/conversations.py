@@ -51,7 +51,7 @@ def body(
     if prompt_tokens is not None and not model.is_harmony:
         request["max_tokens"] = max_tokens(model, prompt_tokens, sampling)
     elif sampling.num_predict:
-        request["max_tokens"] = min(sampling.num_predict, model.max_model_len // 2)
+        request["max_tokens"] = min(sampling.num_predict, model.max_model_len)  # vLLM ends it where there is no room
     if tools:
         # Ollama takes any type, or none; vLLM knows functions only
         request |= {"tools": [{**tool, "type": "function"} for tool in tools], "tool_choice": "auto"}

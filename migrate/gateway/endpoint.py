@@ -216,7 +216,7 @@ class Endpoint:
 
 
 def _model_of(request: Mapping[str, Any]) -> str:
-    """"" when it names none. As Go reads it, in upper or lower case: a request must not get round the cut-over."""
+    """Its model, "" for none; by a key in any case, as Go reads it: a request must not get round the cut-over."""
     given = request["model"] if "model" in request else {key.lower(): request[key] for key in request}.get("model")
     return given if isinstance(given, str) else ""
 

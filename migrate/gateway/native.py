@@ -82,6 +82,7 @@ async def _answer(answering: Answering, asked: str, write: Writer, outcome: Outc
     if first is None:
         return Reply(200, wire.NDJSON_TYPE, b"")
     if first.rendered is not None or first.done_reason in ("load", "unload"):
+        await chunks.aclose()
         return Reply(200, wire.JSON_TYPE, write(asked, first))
     return Reply(200, wire.NDJSON_TYPE, _lines(first, chunks, asked, write, outcome))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from migrate.errors import MissingExtra, Refused, UsageError
+from migrate.errors import Interrupted, MissingExtra, Refused, UsageError
 from migrate.gateway.config import Config, load
 
 if TYPE_CHECKING:
@@ -59,15 +59,19 @@ def serve(path: Path, *, workers: int = 1, on_start: Callable[[str], None] = lam
             from migrate.gateway.app import build
 
             server = uvicorn.Server(uvicorn.Config(build(config), **settings))
-            server.run(sockets=sockets)
+            with contextlib.suppress(
+                Interrupted, KeyboardInterrupt
+            ):  # uvicorn hands the signal on when all is answered
+                server.run(sockets=sockets)
             if not server.started:
                 raise Refused("the gateway did not start", hint="the log above says why")
             return
         with tempfile.TemporaryDirectory(prefix="migrate-gateway-") as metrics:
             os.environ |= {CONFIG: str(path), WORKERS: str(workers), "PROMETHEUS_MULTIPROC_DIR": metrics}
-            uvicorn.run(
-                "migrate.gateway.server:worker", factory=True, workers=workers, fd=sockets[0].fileno(), **settings
-            )
+            with contextlib.suppress(Interrupted, KeyboardInterrupt):
+                uvicorn.run(
+                    "migrate.gateway.server:worker", factory=True, workers=workers, fd=sockets[0].fileno(), **settings
+                )
 
 
 def worker() -> Starlette:

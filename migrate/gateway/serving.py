@@ -99,7 +99,8 @@ class Serving:
             options,
             check_format(request.format),
             think,
-            truncate=request.truncate,
+            # of a chat by the GGUF's own template Ollama cuts no tokens: llama-server refuses one that is too long
+            truncate=request.truncate and model.source.prompt_path != "gguf_jinja",
             shift=request.shift,
             top_logprobs=request.top_logprobs if request.logprobs else None,
         )

@@ -150,7 +150,7 @@ def _is_json(text: str) -> bool:
 def _near(source: AnswerSummary, target: AnswerSummary) -> bool:
     if len(source.vectors) != len(target.vectors):
         return False
-    return all(cosine(a, b) >= COSINE for a, b in zip(source.vectors, target.vectors, strict=True))
+    return all(a == b or cosine(a, b) >= COSINE for a, b in zip(source.vectors, target.vectors, strict=True))
 
 
 def cosine(a: tuple[float, ...], b: tuple[float, ...]) -> float:

@@ -16,9 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
+from migrate.gateway.app import build
 from migrate.gateway.config import Config
-from migrate.gateway.endpoint import BUSY, Keys, Room
+from migrate.gateway.endpoint import BUSY, Keys, Room, _model_of
 from migrate.gateway.types import ApiError
+from migrate.gateway.upstreams import Upstreams
 from tests.gateway import bench
 from tests.ollama.replay import recordings
 
@@ -335,3 +337,75 @@ def test_notes_are_told_in_a_header(alone: Path, streamed: dict[str, Any]) -> No
 def test_no_key_of_any_kind_breaks_the_comparison(given: str) -> None:
     assert not Keys(frozenset({"kéy", "b"})).admits({"authorization": f"Bearer {given}"})
     assert Keys(frozenset()).admits({})
+
+
+# ---- nothing is left behind ------------------------------------------------------------------------------------------
+
+
+def test_clients_that_leave_at_any_moment_leave_nothing_behind(
+    alone: Path, streamed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 requests, each given up after another time from nothing to the whole of an answer."""
+    import uvicorn
+
+    made: list[Upstreams] = []
+    rooms: list[Room] = []
+
+    def keep_upstreams(self: Upstreams, config: Config) -> None:
+        made.append(self)
+        upstreams(self, config)
+
+    def keep_room(self: Room, limit: int) -> None:
+        rooms.append(self)
+        room(self, limit)
+
+    upstreams, room = Upstreams.__init__, Room.__init__
+    monkeypatch.setattr(Upstreams, "__init__", keep_upstreams)
+    monkeypatch.setattr(Room, "__init__", keep_room)
+
+    async def run(url: str) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(build(gateway(alone, url)), port=port, log_config=None, lifespan="on"))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        before = len(asyncio.all_tasks())
+
+        async def leave(after: float) -> None:
+            async with httpx.AsyncClient() as client:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(after):
+                        await client.post(f"http://127.0.0.1:{port}/api/generate", json=streamed)
+
+        for start in range(0, 60, 10):
+            await asyncio.gather(*(leave(0.01 * (start + i)) for i in range(10)))
+        deadline = time.monotonic() + 5
+        while (len(asyncio.all_tasks()) > before or rooms[0].taken) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        assert rooms[0].taken == 0
+        assert [server.busy for pool in made[0].pools.values() for server in pool.servers] == [0]
+        assert len(asyncio.all_tasks()) <= before
+        server.should_exit = True
+        await serving
+
+    with bench.vllm() as vllm:
+        vllm.fault = "slow"
+        bench.run(run(vllm.url))
+
+
+@pytest.mark.parametrize(
+    ("request_", "model"),
+    [
+        ({"model": "a"}, "a"),
+        ({"Model": "a"}, "a"),
+        ({"MODEL": "a", "model": "b"}, "b"),
+        ({"model": 3, "MODEL": "a"}, ""),
+        ({}, ""),
+        ({"model": None}, ""),
+    ],
+)
+def test_models_by_any_spelling_of_the_key(request_: dict[str, Any], model: str) -> None:
+    """Go reads keys in any case: a request must not get past the cut-over by that."""
+    assert _model_of(request_) == model

@@ -71,7 +71,8 @@ def test_the_model_returns_to_ollama_when_vllm_fails(
             assert all("error" in answer.text for answer in bad)
             after = await asked(client, row, 3)
             metrics = (await client.get("/metrics")).text
-            assert numbers(metrics, "migrate_gateway_returns_total") or "return" in metrics
+            assert numbers(metrics, "migrate_gateway_automatic_returns_total") == {f'{{model="{NAME}"}}': 1}
+            assert sum(numbers(metrics, "migrate_gateway_upstream_errors_total").values()) == 2
             return after
 
     with bench.vllm() as vllm:

@@ -125,7 +125,9 @@ def connect(setup: Setup, receive_buffer: int | None = None) -> socket.socket:
 
 def ask(client: socket.socket, body: dict[str, Any], path: str = "/api/chat") -> None:
     content = json.dumps(body).encode()
-    client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
+    client.sendall(
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+    )
 
 
 # ---- streams ---------------------------------------------------------------------------------------------------------
@@ -393,9 +395,7 @@ def test_a_server_that_is_killed_loses_what_was_in_flight_and_no_more(bundle: Pa
                 os.kill(first.process.pid, signal.SIGKILL)
                 await asyncio.sleep(1.0)
                 port = httpx.URL(first.url).port
-                await asyncio.to_thread(
-                    stack.enter_context, replaying.serving(tmp_path / "again.log", port=port)
-                )
+                await asyncio.to_thread(stack.enter_context, replaying.serving(tmp_path / "again.log", port=port))
                 up = time.monotonic()
                 await asyncio.to_thread(wait_until, lambda: sum(a.began > up for a in asked) >= 20, 20)
             return asked, killed, up
@@ -452,7 +452,7 @@ def test_a_body_beyond_the_limit(setup: Setup, chunked: bool) -> None:
 def test_a_body_that_does_not_come(setup: Setup) -> None:
     with connect(setup) as client:
         began = time.monotonic()
-        client.sendall(b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        client.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         got = b""
         while piece := client.recv(65536):
             got += piece

@@ -88,7 +88,7 @@ def runbook(migration: Migration, findings: Sequence[Finding], generator: str, v
         client=migration.choices.client,
         generation=migration.generation,
         max_model_len=migration.max_model_len,
-        max_stops=migration.environment.get("VLLM_MAX_STOP_STRINGS", versions.DEFAULT_MAX_STOP_STRINGS),
+        max_stops=migration.environment.get("VLLM_MAX_STOP_STRINGS", versions.MAX_STOP_STRINGS),
         tools=any(argument.name == "tool-call-parser" for argument in migration.arguments),
         system_length=len(model.system or ""),
         dated="strftime_now" in (migration.chat_template or ""),

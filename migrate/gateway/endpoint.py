@@ -33,6 +33,7 @@ log = logging.getLogger("migrate.gateway")
 access = logging.getLogger("migrate.gateway.access")
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
+WRONG_SERVER = "the server behind this model serves something else: see the gateway's log"
 CLIENT_GONE = 499
 LARGE = 256 << 10
 """Bytes of a request from which it is read beside the event loop: some 10 ms."""
@@ -207,8 +208,8 @@ class Endpoint:
             reply = await passing.pass_on(self._backend, model.ollama, exchange, body)
         else:
             outcome.upstream = model.upstream
-            if why := self._backend.wrong.get(model.name.key):
-                raise UpstreamError(503, why)
+            if model.name.key in self._backend.wrong:
+                raise UpstreamError(503, WRONG_SERVER)
             reply = await self._handler(self._backend, body, outcome)
         if decision.remember or taken is not None:
             reply.body = observer.heard(decision, taken, reply, outcome)

@@ -162,10 +162,14 @@ def _bound(config: Config) -> Any:
 
 
 def _uvicorn() -> Any:
-    try:
-        import uvicorn
-    except ImportError:
-        raise MissingExtra(
-            "the gateway needs uvicorn, which is not installed", hint="pip install 'ollama-to-vllm[gateway]'"
-        ) from None
-    return uvicorn
+    """uvicorn, once all that the gateway needs is known to be there. Raises MissingExtra."""
+    import importlib
+
+    for name in ("uvicorn", "starlette", "aiohttp"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise MissingExtra(
+                f"the gateway needs {name}, which is not installed", hint="pip install 'ollama-to-vllm[gateway]'"
+            ) from None
+    return importlib.import_module("uvicorn")

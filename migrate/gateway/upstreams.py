@@ -31,7 +31,7 @@ DOWN_S = 1.0
 MAX_EVENT_BYTES = 32 << 20
 MAX_ANSWER_BYTES = 256 << 20
 """Of one answer that is not streamed: embeddings of a large batch."""
-UNREACHABLE = "no model server answers: {detail}"
+UNREACHABLE = "no model server answers"
 BROKEN = "an error was encountered while running the model: {detail}"
 STOPPED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, check the "
@@ -153,7 +153,7 @@ class Upstreams:
                 return
             finally:
                 server.busy -= 1
-        raise UpstreamError(503, UNREACHABLE.format(detail=detail), headers={"Retry-After": "1"})
+        raise UpstreamError(503, UNREACHABLE, headers={"Retry-After": "1"})
 
     async def pieces(self, answer: Answer) -> AsyncGenerator[bytes]:
         """An answer's body as it comes. Raises UpstreamError when it breaks off."""

@@ -327,10 +327,8 @@ def _request_defaults(sampling: Sampling, stops: Stops) -> dict[str, Any]:
 
 
 def _environment(stops: Stops) -> dict[str, str]:
-    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    if len(stops.strings) > versions.DEFAULT_MAX_STOP_STRINGS:
-        environment["VLLM_MAX_STOP_STRINGS"] = str(max(16, len(stops.strings)))
-    return environment
+    longest = max(versions.MAX_STOP_STRINGS, len(stops.strings))
+    return {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_MAX_STOP_STRINGS": str(longest)}
 
 
 def served_names(name: str) -> list[str]:

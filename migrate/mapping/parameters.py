@@ -67,8 +67,12 @@ def map_sampling(
 
 
 def is_penalised(values: Mapping[str, Any]) -> bool:
-    """Whether any of Ollama's penalties does anything. One of 0 or less is none of llama.cpp's."""
-    if int(values.get("repeat_last_n", 64)) == 0 or float(values.get("repeat_penalty", 1.0)) <= 0:
+    """Whether any of Ollama's penalties does anything.
+
+    A repeat_penalty of 0 or less is none of llama.cpp's, and a window below -1 is empty (its init_penalties).
+    """
+    window = int(values.get("repeat_last_n", 64))
+    if window == 0 or window < -1 or float(values.get("repeat_penalty", 1.0)) <= 0:
         return False
     return any(float(values.get(name, off)) != off for name, off in PENALTIES.items() if name != "repeat_last_n")
 

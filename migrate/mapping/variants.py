@@ -304,6 +304,6 @@ def _names(migrations: Sequence[Migration], directories: Mapping[str, str]) -> l
 def _environment(migrations: Sequence[Migration]) -> dict[str, str]:
     environment = dict(migrations[0].environment)
     longest = max(len(m.request_defaults.get("stop") or ()) for m in migrations)
-    if longest > versions.DEFAULT_MAX_STOP_STRINGS:
-        environment["VLLM_MAX_STOP_STRINGS"] = str(max(16, longest))
+    if longest > versions.MAX_STOP_STRINGS:
+        environment["VLLM_MAX_STOP_STRINGS"] = str(longest)
     return environment

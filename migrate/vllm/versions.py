@@ -31,6 +31,9 @@ MAX_TEMPERATURE = 2.0
 DEFAULT_MAX_STOP_STRINGS = 4
 """VLLM_MAX_STOP_STRINGS: more stop strings than this are answered with 400."""
 
+MAX_STOP_STRINGS = 16
+"""What a bundle sets instead, if its own are not more: Ollama's clients may send any number."""
+
 
 def find(version: str) -> VLLMVersion:
     try:

@@ -114,7 +114,7 @@ def test_values_are_those_of_this_model() -> None:
         "PYTHONPATH=. vllm serve --config serve.yaml",
         "ollama stop support-bot:latest",
         "the SYSTEM of this model (70 characters)",
-        "`stop` | at most 4 texts",
+        "`stop` | at most 16 texts",
         "send it back so, with `id` and `type`",
     ):
         assert words in SUPPORT, words

@@ -158,7 +158,7 @@ def test_deployment_files_are_for_the_set(bundle: Path) -> None:
     assert deployment.served_names[:3] == ["support-bot", "support-bot:latest", "child-bot"]
     assert deployment.middleware
     assert deployment.max_model_len == 1024
-    assert "VLLM_MAX_STOP_STRINGS" not in deployment.environment
+    assert deployment.environment["VLLM_MAX_STOP_STRINGS"] == "16"
     assert "chat_template_kwargs, by which support-bot, child-bot, third differ," in deployment.lost
 
 

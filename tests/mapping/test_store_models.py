@@ -103,9 +103,9 @@ def test_every_parameter_of_a_modelfile_is_in_the_ledger(shared: Path) -> None:
 def test_the_penalty_is_ollamas_own(shared: Path) -> None:
     result = inspected(shared, "support-bot")
     assert finding(result, "PARAMETER repeat_penalty")["status"] == "exact"
-    assert finding(inspected(shared, "support-bot", penalties="vllm"), "PARAMETER repeat_penalty", "1.1")[
-        "target"
-    ] == ("repetition_penalty 1.1")
+    assert finding(inspected(shared, "support-bot", penalties="vllm"), "PARAMETER repeat_penalty", "1.1")["target"] == (
+        "repetition_penalty 1.1"
+    )
 
 
 def test_older_servers_had_another_default_penalty(shared: Path) -> None:

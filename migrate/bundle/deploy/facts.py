@@ -287,9 +287,7 @@ def _environment(*request_defaults: Mapping[str, Any]) -> dict[str, str]:
     """What serve.sh sets as well (migrate.mapping)."""
     environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     stops = max(len(defaults.get("stop") or ()) for defaults in request_defaults)
-    if stops > versions.DEFAULT_MAX_STOP_STRINGS:
-        environment["VLLM_MAX_STOP_STRINGS"] = str(max(16, stops))
-    return environment
+    return environment | {"VLLM_MAX_STOP_STRINGS": str(max(versions.MAX_STOP_STRINGS, stops))}
 
 
 def _lost(manifest: bundle_format.Manifest) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def common(client: Client) -> tuple[Rule, ...]:
              "repeats its own answers with it, never Ollama's: the generators differ", "", "fine",
              "Ollama api/types.go; vLLM 0.32 sampling_params.py", _seed, answers),
         Rule("stop-many", client, f"{inside}stop, a long list", "takes any number of texts",
-             "answers 400 to more than 4 (VLLM_MAX_STOP_STRINGS)", "set VLLM_MAX_STOP_STRINGS where the server starts",
+             "answers 400 to more than 16 (VLLM_MAX_STOP_STRINGS)", "set VLLM_MAX_STOP_STRINGS where the server starts",
              "breaks", "vLLM 0.32 generate/base/protocol.py, tested", too_many_stops, answers, detail=longest_stop),
         Rule("stop-empty", client, f"{inside}stop with an empty text", "takes it; nothing stops there", "answers 400",
              "leave it out", "breaks", SAMPLING, empty_stop, answers, rare=True),

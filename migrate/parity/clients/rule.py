@@ -112,7 +112,7 @@ def stop_limit(facts: BundleFacts) -> int:
     """Longest `stop` list that the bundle's server takes: its own plain stop strings raise it (mapping.migration)."""
     own = sum(f.get("item") == "PARAMETER stop" and f.get("target") == "request default (middleware)"
               for f in facts.findings)  # fmt: skip
-    return versions.DEFAULT_MAX_STOP_STRINGS if own <= versions.DEFAULT_MAX_STOP_STRINGS else max(16, own)
+    return max(versions.MAX_STOP_STRINGS, int(own))
 
 
 def calls_tools(facts: BundleFacts) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pytest
@@ -46,7 +47,7 @@ PIECES = [
 ]
 
 
-def outcome(jinja: str, **kwargs: str) -> str | type[Exception]:
+def outcome(jinja: str, **kwargs: Any) -> str | type[Exception]:
     """The text, or what the template raises."""
     try:
         return render(jinja, USER, **kwargs)
@@ -121,9 +122,9 @@ def test_the_models_of_two_stores(shared: Path) -> None:
     """All of them in one template: the battery of conversations gets from each what its own template gives."""
     templates: dict[str, str] = {}
     for store in ("ollama/store", "ollama/modern/store"):
-        for name in Store(shared / store).list():
-            if jinja := plan(Store(shared / store).load(name)).chat_template:
-                templates[name.model] = jinja
+        for listed in Store(shared / store).list():
+            if jinja := plan(Store(shared / store).load(listed)).chat_template:
+                templates[listed.model] = jinja
     assert len(templates) >= 10
     tokens = {"bos_token": "<|begin_of_text|>", "eos_token": "<|im_end|>"}
     for name, checks in prove_combined(templates, combine(templates), tokens=tokens).items():

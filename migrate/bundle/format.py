@@ -141,12 +141,7 @@ def read_show(bundle: Path) -> dict[str, dict[str, Any]]:
     path = bundle / SHOW_FILE
     if not path.is_file():
         return {}
-    if path.stat().st_size > MAX_BYTES:
-        raise BadInput(f"{path}: larger than {MAX_BYTES >> 20} MiB: not a file of ours")
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BadInput(f"{path}: not JSON: {error}", hint="convert the model again") from None
+    content = _json(path)
     if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
         raise BadInput(f"{path}: not an object of objects", hint="convert the model again")
     return content
@@ -164,12 +159,7 @@ def read(bundle: Path) -> Manifest:
         raise NotFound(f"{bundle}: no such directory", hint="a bundle is what `migrate convert MODEL -o DIR` writes")
     if not path.is_file():
         raise NotFound(f"{bundle}: not a bundle: it has no {FILE_NAME}", hint="write one with `migrate convert`")
-    if path.stat().st_size > MAX_BYTES:
-        raise BadInput(f"{path}: larger than {MAX_BYTES >> 20} MiB: not a manifest of ours")
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BadInput(f"{path}: not JSON: {error}", hint="convert the model again") from None
+    content = _json(path)
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise BadInput(
@@ -182,3 +172,12 @@ def read(bundle: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{path}: {where}: {first['msg']}", hint="convert the model again") from None
+
+
+def _json(path: Path) -> Any:
+    if path.stat().st_size > MAX_BYTES:
+        raise BadInput(f"{path}: larger than {MAX_BYTES >> 20} MiB: not a file of ours")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON: {error}", hint="convert the model again") from None

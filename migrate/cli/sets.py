@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from migrate.cli.output import say
-from migrate.errors import MigrateError, Refused, UsageError
+from migrate.errors import Interrupted, MigrateError, Refused, UsageError
 
 if TYPE_CHECKING:
     from migrate.mapping.groups import Group
@@ -65,7 +65,7 @@ def find(
         try:
             models.append((name, reference.load(name, models_dir=models_dir, host=host)))
         except MigrateError as error:
-            if not every:
+            if not every or isinstance(error, Interrupted):
                 raise
             left_out.append(LeftOut(name, error))
     if every:
@@ -87,7 +87,7 @@ def find(
             planned.append(plan(model, choices))
             kept.append(identity)
         except MigrateError as error:
-            if not every:
+            if not every or isinstance(error, Interrupted):
                 raise
             left_out.append(LeftOut(name, error))
     return Found(groups.group(planned, kept), left_out)
@@ -189,7 +189,9 @@ def write_groups(found: Found, output: Path, *, every: bool, force: bool, progre
         try:
             with progress(name) as report:
                 bundles.append(_write(group, output / name, force=force, progress=report))
-        except UsageError:
+        except (UsageError, Interrupted):
+            if made_here and not bundles:
+                output.rmdir()
             raise
         except MigrateError as error:
             left_out += [LeftOut(migration.model.name, error) for migration in group.migrations]

@@ -49,7 +49,8 @@ class Upstream(_Section):
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for url in value:
             if not re.fullmatch(r"https?://[^\s/@?#]+(?:/[^\s?#]*)?", url):
-                raise ValueError(f"{url!r} is no address: write http://HOST:PORT")
+                shown = "an address with a password" if "@" in url else repr(url)  # which is not for logs
+                raise ValueError(f"{shown} is no address: write http://HOST:PORT")
         return tuple(url.rstrip("/") for url in value)
 
     @property

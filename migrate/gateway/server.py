@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG = "MIGRATE_GATEWAY_CONFIG"
 WORKERS = "MIGRATE_GATEWAY_WORKERS"
+LOG_JSON = "MIGRATE_GATEWAY_LOG_JSON"
 GRACE_S = 30
 """How long answers under way may take to end when the gateway is told to stop."""
 KEEP_S = 75
@@ -78,20 +80,26 @@ def worker() -> Starlette:
     """The application of one of several processes, from the environment that `serve` set."""
     from migrate.gateway.app import build
 
-    logs(debug=os.environ.get("MIGRATE_DEBUG", "") not in ("", "0"))
+    logs(debug=os.environ.get("MIGRATE_DEBUG", "") not in ("", "0"), as_json=LOG_JSON in os.environ)
     return build(load(Path(os.environ[CONFIG])), workers=int(os.environ[WORKERS]))
 
 
 def check(config: Config) -> None:
-    """Reads the bundles and asks the servers that are up. Raises Refused for one that serves something else."""
+    """Reads the bundles and the state, and asks the servers that are up. Raises Refused for one that serves something
+    else, BadInput for a damaged state."""
     from migrate.gateway.backend import Backend
     from migrate.gateway.catalog import read_catalog
     from migrate.gateway.serving import Serving
+    from migrate.gateway.state import StateFile
     from migrate.gateway.upstreams import Upstreams
     from migrate.gateway.verify import verify
 
     catalog = read_catalog(config)
     _ = config.client_keys
+    StateFile(config.state_path).read()
+    kept_in = config.state_path.parent
+    if any(model.source for model in config.models) and not os.access(kept_in, os.W_OK):
+        log.warning("%s cannot be written: an automatic return is forgotten when the gateway ends", kept_in)
 
     async def ask() -> None:
         upstreams = Upstreams(config)
@@ -111,13 +119,21 @@ def check(config: Config) -> None:
 
 
 def logs(*, debug: bool = False, as_json: bool = False) -> None:
-    """Log lines on stderr; `as_json`: one object a line."""
+    """Log lines on stderr, uvicorn's warnings among them; `as_json`: one object a line, in the workers as well."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root = logging.getLogger("migrate.gateway")
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     root.propagate = False
+    uvicorn = logging.getLogger("uvicorn")
+    uvicorn.handlers[:] = [handler]
+    uvicorn.setLevel(logging.WARNING)
+    uvicorn.propagate = False
+    if as_json:
+        os.environ[LOG_JSON] = "1"
+    else:
+        os.environ.pop(LOG_JSON, None)
 
 
 class _Json(logging.Formatter):
@@ -151,9 +167,12 @@ def _bound(config: Config) -> Any:
     except OSError as error:
         if made is not None:
             made.close()
+        taken = error.errno == errno.EADDRINUSE
         raise UsageError(
             f"cannot listen at {config.listen}: {error.strerror or error}",
-            hint="is Ollama still there? give it another OLLAMA_HOST, or choose another `listen:`",
+            hint="is Ollama still there? give it another OLLAMA_HOST, or choose another `listen:`"
+            if taken
+            else "choose another `listen:`",
         ) from None
     made.listen(2048)
     made.setblocking(False)

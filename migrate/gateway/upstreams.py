@@ -49,11 +49,12 @@ class NotServed(UpstreamError):
 
 @dataclass(slots=True)
 class Server:
-    """One address. `busy` requests are under way."""
+    """One address. `busy` requests are under way. `reached`: when it was asked last; its log line is for changes."""
 
     url: str
     busy: int = 0
     down_until: float = 0.0
+    reached: bool = True
 
 
 @dataclass(slots=True)
@@ -138,7 +139,8 @@ class Upstreams:
                 except self._client_module.CannotConnect as error:
                     detail = f"{server.url}: {error}"
                     server.down_until = time.monotonic() + DOWN_S
-                    log.warning("upstream %s: %s", pool, detail)
+                    log.log(logging.WARNING if server.reached else logging.DEBUG, "upstream %s: %s", pool, detail)
+                    server.reached = False
                     continue
                 except self._client_module.BrokeOff as error:
                     if error.silent:
@@ -146,6 +148,9 @@ class Upstreams:
                     log.warning("upstream %s: %s broke off: %s", pool, server.url, error)
                     raise UpstreamError(500, STOPPED) from None
                 server.down_until = 0.0
+                if not server.reached:
+                    log.info("upstream %s: %s can be reached again", pool, server.url)
+                    server.reached = True
                 try:
                     yield answer
                 finally:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from migrate import resources
 from migrate.bundle import format as bundle_format
+from migrate.cli import sets
+from migrate.errors import Interrupted
 from migrate.ollama.store import Store
 from tests.bundle.test_write import tree
 from tests.cli.conftest import Run
@@ -209,3 +212,20 @@ def test_parity_names_the_variants(run: Run, tmp_path: Path) -> None:
     assert run("convert", "q4-bot", "--models-dir", STORE, "-o", one).code == 0
     for variant in ("nobody", "all"):
         assert run("parity", one, *servers, "--variant", variant).code == 2
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_an_interrupt_ends_it_all(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int) -> None:
+    real, asked = sets._write, []
+
+    def interrupted(*args: Any, **more: Any) -> Any:
+        asked.append(args)
+        if len(asked) > written:
+            raise Interrupted("interrupted; nothing half-written was left")
+        return real(*args, **more)
+
+    monkeypatch.setattr(sets, "_write", interrupted)
+    result = run("convert", "--all", "--models-dir", STORE, "-o", tmp_path / "out")
+    assert (result.code, len(asked)) == (Interrupted.exit_code, written + 1)
+    assert "left out" not in result.err
+    assert len(list(tmp_path.glob("out/*"))) == written

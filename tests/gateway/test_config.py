@@ -123,6 +123,7 @@ def changed(**keys: Any) -> dict[str, Any]:
         (changed(models=[ONE | {"source": "gpu"}]), "b: source 'gpu' has to be of kind ollama"),
         (changed(upstreams={"gpu": {"url": []}}), "upstreams.gpu.url"),
         (changed(upstreams={"gpu": {"url": "a:8000"}}), "no address: write http://HOST:PORT"),
+        (changed(upstreams={"gpu": {"url": "http://u:pw@h"}}), "gpu.url: an address with a password is no address"),
         (changed(upstreams={"gpu": {"url": "http://user:password@a"}}), "no address"),
         (changed(upstreams={"gpu": {"url": "http://a?key=1"}}), "no address"),
         (changed(upstreams={"gpu": {"url": "http://a/x#y"}}), "no address"),

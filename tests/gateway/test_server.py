@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +17,8 @@ import httpx
 import pytest
 import yaml
 
+from migrate.errors import BadInput
+from migrate.gateway import server
 from tests.gateway import bench
 from tests.live.gateway import free_port
 from tests.ollama.replay import recordings
@@ -79,3 +84,35 @@ def test_several_processes_share_an_address_and_their_numbers(alone: Path, tmp_p
     counted = [line for line in text.splitlines() if line.startswith("migrate_gateway_requests_total{")]
     assert sum(float(line.rpartition(" ")[2]) for line in counted) == 10
     assert process.returncode == 0, errors
+
+
+def test_all_that_it_logs_is_json_where_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("migrate.gateway", "uvicorn")
+    before = {n: (logging.getLogger(n).handlers[:], logging.getLogger(n).propagate) for n in names}
+    try:
+        server.logs(as_json=True)
+        logging.getLogger("migrate.gateway.x").info("one\ntwo")
+        logging.getLogger("uvicorn.error").warning("of uvicorn")
+        logging.getLogger("uvicorn.error").info("not this")
+        assert server.LOG_JSON in os.environ  # for the workers
+        lines = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+        assert lines == ["one\ntwo", "of uvicorn"]
+        server.logs()
+        assert server.LOG_JSON not in os.environ
+    finally:
+        for name, (handlers, propagate) in before.items():
+            logging.getLogger(name).handlers[:] = handlers
+            logging.getLogger(name).propagate = propagate
+
+
+def test_a_state_that_cannot_be_kept_is_told(alone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for state, told in ((tmp_path / "nowhere" / "state.json", True), (tmp_path / "state.json", False)):
+        caplog.clear()
+        server.check(bench.config(alone, bench.NOWHERE, source=bench.NOWHERE, state=str(state)))
+        assert ("an automatic return is forgotten" in caplog.text) is told
+
+
+def test_a_damaged_state_is_refused_before_it_listens(alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("{")
+    with pytest.raises(BadInput, match="damaged"):
+        server.check(bench.config(alone, bench.NOWHERE, state=str(tmp_path / "state.json")))

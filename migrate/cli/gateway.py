@@ -102,7 +102,7 @@ def _status_row(model: Configured, state: State) -> dict[str, Any]:
         "phase": route.phase(state),
         "weight": change.weight if change is not None else 0.0,
         "fraction": change.fraction if change is not None else None,
-        "since": change.since.isoformat() if change is not None else None,
+        "since": change.since.isoformat().replace("+00:00", "Z") if change is not None else None,
         "by": change.by if change is not None else "default",
         "source": route.source,
         "target": route.target,
@@ -162,11 +162,25 @@ def rollback(
     models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Default: every model.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Ollama answers everything again, for the models or for all of them. Needs neither a running gateway nor vLLM, and
-    no bundle that can be read."""
+    """Ollama answers everything again, for the models or for all of them. Needs neither a running gateway nor vLLM, no
+    bundle that can be read, and no state: a damaged one is moved aside."""
+    _set_aside(config_file)
     config, names = _chosen(config_file, models or [], lenient=True)
     _decide(config, names, "source", as_json=as_json)
     hint(f"migrate gateway status {_shown(config_file)}")
+
+
+def _set_aside(config_file: Path) -> None:
+    from migrate.errors import BadInput
+    from migrate.gateway.config import load
+    from migrate.gateway.state import StateFile
+
+    state = StateFile(load(config_file).state_path)
+    try:
+        state.read()
+    except BadInput as error:
+        say(f"note: {error}")
+        say(f"note: it is now {state.set_aside()}; models that are not named here are in their first phase")
 
 
 def _chosen(config_file: Path, wanted: list[str], *, lenient: bool = False) -> tuple[Config, list[str]]:
@@ -184,7 +198,8 @@ def _chosen(config_file: Path, wanted: list[str], *, lenient: bool = False) -> t
         if told or not wanted:
             names = [canonical(name) for name in wanted] or list(known)
             if not names:
-                raise Refused("no model has an Ollama to go back to", hint="give it a `source` in the configuration")
+                hint = "name the models" if told else "give it a `source` in the configuration"
+                raise Refused("no model with an Ollama to go back to is known", hint=hint)
             return config, names
     models = configured(config)
     chosen = [require(models, name).route for name in wanted] or [model.route for model in models]

@@ -159,6 +159,16 @@ class Config(_Section):
         return self.root / model.bundle
 
 
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader to which a key that stands twice is a mistake, not the last one's."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.MarkedYAMLError(problem=f"{twice!r} stands there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: Path) -> Config:
     """Of a file, or of a directory: its gateway.yaml, or a bundle, whose server is where its serve.yaml says.
 
@@ -173,7 +183,7 @@ def load(path: Path) -> Config:
     if path.stat().st_size > MAX_BYTES:
         raise BadInput(f"{path}: larger than {MAX_BYTES >> 20} MiB: not a configuration of ours")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(content, dict):

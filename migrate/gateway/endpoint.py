@@ -11,7 +11,7 @@ import contextlib
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -35,6 +35,8 @@ access = logging.getLogger("migrate.gateway.access")
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 WRONG_SERVER = "the server behind this model serves something else: see the gateway's log"
 CLIENT_GONE = 499
+REST_S = 5.0
+"""How long the rest of a body that is too large may come."""
 LARGE = 256 << 10
 """Bytes of a request from which it is read beside the event loop: some 10 ms."""
 
@@ -246,6 +248,7 @@ class _Exchange:
         limit = self._limits.max_body_mb << 20
         try:
             if int(self.headers.get("content-length", "0")) > limit:
+                await self._rest({"more_body": "expect" not in self.headers})
                 raise ApiError(413, "http: request body too large", headers={"Connection": "close"})
         except ValueError:
             raise ApiError(400, "Content-Length is no number") from None
@@ -262,11 +265,20 @@ class _Exchange:
             piece = message.get("body", b"")
             size += len(piece)
             if size > limit:
+                pieces.clear()
+                await self._rest(message)
                 raise ApiError(413, "http: request body too large", headers={"Connection": "close"})
             pieces.append(piece)
             if not message.get("more_body"):
                 self._whole.set()
                 return b"".join(pieces)
+
+    async def _rest(self, message: MutableMapping[str, Any]) -> None:
+        """Lets go of what still comes, for a while: a client that is cut off while it sends does not read why."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REST_S):
+                while message.get("more_body"):
+                    message = await self._receive()
 
     async def gone(self) -> None:
         """Returns when the client has gone away, after it has sent all."""

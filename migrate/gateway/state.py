@@ -172,6 +172,15 @@ class StateFile:
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
+    def set_aside(self) -> Path:
+        """Moves a damaged file out of the way, beside itself; where it is now. Raises UsageError."""
+        aside = self.path.with_name(f"{self.path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        try:
+            self.path.rename(aside)
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be moved away: {error.strerror or error}") from None
+        return aside
+
     def signature(self) -> tuple[int, int, int] | None:
         """(mtime_ns, size, inode); None when there is no file."""
         try:

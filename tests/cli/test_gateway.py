@@ -194,11 +194,23 @@ def test_usage(run: Run, config: Path, arguments: tuple[str, ...], code: int, re
 def test_no_configuration_and_a_damaged_state(run: Run, config: Path) -> None:
     assert run("status", config.with_name("no.yaml")).code == 2
     state(config).path.write_text("{")
-    for arguments in (("status", config), ("promote", config), ("rollback", config)):
+    for arguments in (("status", config), ("promote", config)):
         result = run(*arguments)
         assert result.code == 3, result
         assert "damaged" in result.err
     assert state(config).path.read_text() == "{"
+
+
+def test_the_way_back_needs_no_state(run: Run, config: Path) -> None:
+    """A damaged one is moved aside, not lost."""
+    state(config).path.write_text("{")
+    result = run("rollback", config)
+    assert result.code == 0
+    assert "damaged" in result.err
+    assert result.out == "support-bot:latest: source\nnative-bot:latest: source\n"
+    assert state(config).read().models["support-bot:latest"].phase == "source"
+    [aside] = config.parent.glob("*.damaged-*")
+    assert aside.read_text() == "{"
 
 
 def test_a_state_that_cannot_be_written(run: Run, config: Path) -> None:

@@ -189,3 +189,11 @@ def test_a_directory_is_its_file_or_its_bundle(bundles: Path, tmp_path: Path) ->
     assert (config.bundle_of(config.models[0]), config.upstreams["vllm"].urls[0][:17]) == (alone, "http://127.0.0.1:")
     with pytest.raises(NotFound):
         load(tmp_path)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    twice = "upstreams:\n  a: {url: 'http://h:1'}\n  a: {url: 'http://h:2'}\n"
+    path.write_text(twice + "models: [{bundle: ., upstream: a}]\n")
+    with pytest.raises(BadInput, match="'a' stands there twice"):
+        load(path)

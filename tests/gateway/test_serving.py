@@ -210,7 +210,7 @@ def test_no_server_is_503(alone: Path) -> None:
         body = {"model": "support-bot", "messages": USER, "stream": stream}
         got = bench.ask(bench.config(alone, bench.NOWHERE), "POST", "/api/chat", body)
         assert (got.status_code, got.headers["retry-after"]) == (503, "1")
-        assert got.json()["error"].startswith("no model server answers: http://127.0.0.1:9")
+        assert got.json() == {"error": "no model server answers"}, "addresses are for the log"
 
 
 @pytest.mark.parametrize(

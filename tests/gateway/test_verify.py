@@ -17,6 +17,7 @@ from migrate.gateway import server
 from migrate.gateway.backend import Backend
 from migrate.gateway.catalog import Catalog, ServedModel
 from migrate.gateway.config import Config
+from migrate.gateway.endpoint import WRONG_SERVER
 from migrate.gateway.serving import Serving
 from migrate.gateway.upstreams import Upstreams
 from migrate.gateway.verify import verify
@@ -141,7 +142,7 @@ def test_a_key_that_is_missing_is_found_at_the_start(alone: Path, monkeypatch: p
         server.check(bench.config(alone, upstreams={"vllm": {"url": bench.NOWHERE, "api_key_env": "NO_SUCH_KEY"}}))
 
 
-def test_models_of_a_wrong_server_are_answered_with_503(alone: Path) -> None:
+def test_models_of_a_wrong_server_are_answered_with_503(alone: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Found out while it runs: the server was replaced by another one."""
     with serving(_saying(200, b'{"tokens": [1]}')) as url:
         config = bench.config(alone, url, only=["support-bot"])
@@ -156,7 +157,8 @@ def test_models_of_a_wrong_server_are_answered_with_503(alone: Path) -> None:
 
         got = bench.run(asked())
     assert got.status_code == 503
-    assert "cuts text into other tokens" in got.json()["error"]
+    assert got.json() == {"error": WRONG_SERVER}
+    assert "cuts text into other tokens" in caplog.text
 
 
 # ---- the log ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -447,6 +448,16 @@ def test_a_body_beyond_the_limit(setup: Setup, chunked: bool) -> None:
     answer = httpx.post(setup.url + "/api/chat", content=pieces if chunked else body, timeout=20)
     assert answer.status_code == 413
     assert answer.json() == {"error": "http: request body too large"}
+
+
+def test_a_client_that_sends_all_before_it_reads_sees_why(setup: Setup) -> None:
+    """Python's http.client is one: cut off while it sends, it would only see a broken pipe."""
+    host, port = setup.url.removeprefix("http://").split(":")
+    client = http.client.HTTPConnection(host, int(port), timeout=20)
+    with contextlib.closing(client):
+        client.request("POST", "/api/chat", body=b"x" * (64 << 20))
+        answer = client.getresponse()
+        assert (answer.status, json.loads(answer.read())) == (413, {"error": "http: request body too large"})
 
 
 def test_a_body_that_does_not_come(setup: Setup) -> None:

@@ -131,8 +131,8 @@ EXAMPLES: tuple[tuple[ClientRequest, set[str]], ...] = (
     (opts(min_p=1.5), {"options", "top-k"}),
     (opts(presence_penalty=0.5), {"options", "penalties"}),
     (opts(frequency_penalty=-3), {"options", "penalties", "penalties-range"}),
-    (opts(stop=["a", "b", "c", "d"]), {"options"}),
-    (opts(stop=["a", "b", "c", "d", "e"]), {"options", "stop-many"}),
+    (opts(stop=list("abcdefghijklmnop")), {"options"}),
+    (opts(stop=list("abcdefghijklmnopq")), {"options", "stop-many"}),
     (opts(stop=[""]), {"options", "stop-empty"}),
     (chat(keep_alive=0), {"keep-alive"}),
     (chat(format="json"), {"format-json"}),
@@ -193,7 +193,7 @@ EXAMPLES: tuple[tuple[ClientRequest, set[str]], ...] = (
     (v1(messages=[{"role": "user", "content": [{"type": "text", "text": "x"}] * 2}]), {"content-parts"}),
     (v1(messages=[{"role": "user", "content": [{"type": "text"}, {"type": "image_url"}]}]), {"images"}),
     (v1(stop="x"), set()),
-    (v1(stop=list("abcde")), {"stop-many"}),
+    (v1(stop=list("abcdefghijklmnopq")), {"stop-many"}),
     (v1(stop=""), {"stop-empty"}),
     (v1(seed=7), {"seed"}),
     (v1(temperature=3, top_p=0.5), {"temperature"}),
@@ -432,9 +432,8 @@ def test_requests_that_parity_does_not_compare_are_named() -> None:
 
 def test_the_stop_limit_is_the_bundles() -> None:
     own = [{"item": "PARAMETER stop", "target": "request default (middleware)"}]
-    assert (stop_limit(facts()), stop_limit(facts(own * 4)), stop_limit(facts(own * 5))) == (4, 4, 16)
-    assert stop_limit(facts(own * 20)) == 20
-    assert "stop-many" not in found(v1(stop=list("abcde")), facts(own * 5))
+    assert (stop_limit(facts()), stop_limit(facts(own * 16)), stop_limit(facts(own * 20))) == (16, 16, 20)
+    assert "stop-many" not in found(v1(stop=list("abcdefghijklmnopq")), facts(own * 20))
 
 
 def test_a_bundle_without_a_tool_parser() -> None:

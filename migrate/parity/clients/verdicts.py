@@ -112,7 +112,7 @@ def _statement(client: Client, facts: BundleFacts, own: Sequence[ClientRequest] 
         return f"Parity failed, so nothing holds for {kind} yet."
     if result is Verdict.INCONCLUSIVE:
         return f"Parity is inconclusive, so nothing is proved for {kind} yet."
-    after = " once their code speaks vLLM's API" if client == "native" else ""
+    after = " once their code speaks vLLM's API, or unchanged behind `migrate gateway`" if client == "native" else ""
     if _holds(client, facts, own, result):
         why = "the bundle's temperature and top_p are those that they had"
         if facts.target.client != client and defaults_differ(facts):

@@ -57,7 +57,7 @@ class Served:
     def complete(self, prompt: str | Sequence[int], penalties: dict[str, Any] | None, **fields: Any) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.name, "prompt": prompt, "temperature": 0, "max_tokens": 64, "stop": STOPS}
         body |= {"add_special_tokens": False, "logprobs": 2, "return_token_ids": True, **fields}
-        body |= {"vllm_xargs": penalties} if penalties else {}
+        body["vllm_xargs"] = penalties or {"repeat_last_n": 0}  # said, or the bundle's middleware fills in the model's
         answer: dict[str, Any] = self.client.post("/v1/completions", json=body).raise_for_status().json()
         choice: dict[str, Any] = answer["choices"][0]
         return choice

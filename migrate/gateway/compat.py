@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 from migrate.gateway import anthropic, embedding, go_wire, native, openai, responses, wire
 from migrate.gateway.backend import Backend
 from migrate.gateway.catalog import ServedModel
-from migrate.gateway.endpoint import ErrorReply, Handler
+from migrate.gateway.endpoint import LARGE, ErrorReply, Handler
 from migrate.gateway.passing import body_of
 from migrate.gateway.reply import Outcome, Reply
 from migrate.gateway.serving import Answering
@@ -26,8 +26,6 @@ from migrate.gateway.upstreams import JSON, UpstreamError
 
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream"
-LARGE = 256 << 10
-"""Bytes of a request from which it is translated beside the event loop: some 10 ms."""
 LARGE_NUMBERS = 20_000
 
 Request = TypeVar("Request")

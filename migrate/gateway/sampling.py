@@ -106,7 +106,7 @@ def _sampling(key: _Key, text: str) -> Sampling:
     return Sampling(body, num_ctx, predict, int(merged.get("num_keep", 4)), notes)
 
 
-_SILENT = ("num_predict", "seed", "repeat_last_n", *parameters._LOADING)
+_SILENT = ("num_predict", "seed", "repeat_last_n", *parameters.LOADING)
 """Told once in the docs, or with another: a length that is counted alike, a generator that differs, the window of
 penalties, how a model is loaded."""
 

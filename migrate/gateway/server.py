@@ -184,7 +184,7 @@ def _uvicorn() -> Any:
     """uvicorn, once all that the gateway needs is known to be there. Raises MissingExtra."""
     import importlib
 
-    for name in ("uvicorn", "starlette", "aiohttp"):
+    for name in ("uvicorn", "httptools", "starlette", "aiohttp"):
         try:
             importlib.import_module(name)
         except ImportError:

@@ -262,7 +262,7 @@ _RULES: dict[str, Callable[[_Row], None]] = {
     "seed": _seed,
 }
 
-_LOADING = {
+LOADING = {
     "num_gpu": "layers on the GPU; vLLM puts the whole model there",
     "main_gpu": "choice of the GPU; use CUDA_VISIBLE_DEVICES",
     "num_thread": "CPU threads of llama.cpp",
@@ -274,7 +274,7 @@ _LOADING = {
 
 
 def _without_counterpart(p: Parameter, ledger: Ledger) -> None:
-    ledger.add(f"PARAMETER {p.name}", Status.DROPPED, f"{_show(p.value)} ({p.origin})", "", _LOADING.get(p.name, ""))
+    ledger.add(f"PARAMETER {p.name}", Status.DROPPED, f"{_show(p.value)} ({p.origin})", "", LOADING.get(p.name, ""))
 
 
 # ---- num_ctx --------------------------------------------------------------------------------------------------------

@@ -109,8 +109,17 @@ def test_the_target_is_the_server(bundle: Path) -> None:
     assert manifest.target.served_model_name == serve["served-model-name"] == served
     assert manifest.target.max_model_len == serve["max-model-len"] == 1024
     first = manifest.variants[0].request_defaults
+    assert manifest.target.request_defaults == {
+        "stop": ["User:"],
+        "seed": 42,
+        "vllm_xargs": {
+            "repeat_penalty": 1.1,
+            "repeat_last_n": 64,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+        },
+    }
     assert manifest.target.request_defaults.items() <= first.items()
-    assert first["vllm_xargs"]["repeat_penalty"] == 1.1
     assert serve["logits-processors"] == ["ollama_penalties:OllamaPenalties"]
     assert serve["middleware"] == ["migrate_defaults.RequestDefaults"]
     defaults = read(bundle, "request_defaults.json")

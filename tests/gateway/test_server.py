@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from migrate.errors import BadInput
+from migrate.errors import BadInput, MissingExtra
 from migrate.gateway import server
 from tests.gateway import bench
 from tests.live.gateway import free_port
@@ -116,3 +116,10 @@ def test_a_damaged_state_is_refused_before_it_listens(alone: Path, tmp_path: Pat
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(BadInput, match="damaged"):
         server.check(bench.config(alone, bench.NOWHERE, state=str(tmp_path / "state.json")))
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "httptools", "starlette", "aiohttp"])
+def test_a_missing_library_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtra, match=f"needs {name}, which is not installed"):
+        server.serve(tmp_path / "gateway.yaml", on_start=print)

@@ -10,7 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from migrate.errors import MissingExtra
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
 from migrate.gateway import compat, native, wire
 from migrate.gateway.backend import Backend
 from migrate.gateway.catalog import Catalog, read_catalog
@@ -24,7 +28,6 @@ from migrate.gateway.upstreams import Upstreams
 from migrate.gateway.verify import watch
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
@@ -36,16 +39,7 @@ LOCAL_PAGES = r"(https?://(localhost|127\.0\.0\.1|0\.0\.0\.0)(:\d+)?|(app|file|t
 
 
 def build(config: Config, *, catalog: Catalog | None = None, workers: int = 1) -> Starlette:
-    """Raises MissingExtra, UsageError for a key that is not set, and what reading the bundles raises."""
-    try:
-        from starlette.applications import Starlette
-        from starlette.middleware import Middleware
-        from starlette.middleware.cors import CORSMiddleware
-        from starlette.routing import Route
-    except ImportError:
-        raise MissingExtra(
-            "the gateway needs starlette, which is not installed", hint="pip install 'ollama-to-vllm[gateway]'"
-        ) from None
+    """Raises UsageError for a key that is not set, and what reading the bundles raises."""
     models = catalog if catalog is not None else read_catalog(config)
     upstreams = Upstreams(config)
     backend = Backend(config, models, upstreams, Serving(config, upstreams))

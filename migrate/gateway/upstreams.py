@@ -11,18 +11,15 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 from pydantic_core import from_json, to_json
 
 from migrate.engines.http import LOOPBACK
-from migrate.errors import MissingExtra
+from migrate.gateway.client import Answer, BrokeOff, CannotConnect, Client
 from migrate.gateway.config import Config, Upstream
 from migrate.gateway.types import ApiError
-
-if TYPE_CHECKING:
-    from migrate.gateway.client import Answer, Client
 
 log = logging.getLogger("migrate.gateway")
 
@@ -76,14 +73,6 @@ class Upstreams:
     """All pools of a configuration, by name. Close it when the gateway ends."""
 
     def __init__(self, config: Config) -> None:
-        """Raises MissingExtra."""
-        try:
-            from migrate.gateway import client
-        except ImportError:
-            raise MissingExtra(
-                "the gateway needs aiohttp, which is not installed", hint="pip install 'ollama-to-vllm[gateway]'"
-            ) from None
-        self._client_module = client
         self._limits = config.limits
         self.pools = {name: _pool(name, upstream) for name, upstream in config.upstreams.items()}
         every = [url for upstream in config.upstreams.values() for url in upstream.urls]
@@ -92,7 +81,7 @@ class Upstreams:
     @cached_property
     def _client(self) -> Client:
         """Made at the first request: it belongs to the running event loop."""
-        return self._client_module.Client(connect_timeout=self._limits.connect_timeout, trust_env=self._trust_env)
+        return Client(connect_timeout=self._limits.connect_timeout, trust_env=self._trust_env)
 
     @cached_property
     def client(self) -> httpx.AsyncClient:
@@ -136,13 +125,13 @@ class Upstreams:
                     answer = await self._client.send(
                         method, server.url + path, content, sent, silence=silence or self._limits.silence
                     )
-                except self._client_module.CannotConnect as error:
+                except CannotConnect as error:
                     detail = f"{server.url}: {error}"
                     server.down_until = time.monotonic() + DOWN_S
                     log.log(logging.WARNING if server.reached else logging.DEBUG, "upstream %s: %s", pool, detail)
                     server.reached = False
                     continue
-                except self._client_module.BrokeOff as error:
+                except BrokeOff as error:
                     if error.silent:
                         raise _silent() from None
                     log.warning("upstream %s: %s broke off: %s", pool, server.url, error)
@@ -165,7 +154,7 @@ class Upstreams:
         try:
             async for piece in answer.pieces():
                 yield piece
-        except self._client_module.BrokeOff as error:
+        except BrokeOff as error:
             raise _silent() if error.silent else UpstreamError(500, BROKEN.format(detail=error)) from None
 
     async def call(
